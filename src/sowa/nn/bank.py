@@ -1,0 +1,54 @@
+"""The memory bank: distance of a token to the nearest token of the normal images.
+
+Shapes: B images, L tokens, E joint width, M bank rows, K shots.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["leave_one_out_distance", "nearest_distance", "unit"]
+
+BLOCK_ROWS = 8192
+"""Bank rows compared at a time; bounds the similarity block to queries x 8192 whatever the size of the bank."""
+
+
+def unit(values: Tensor) -> Tensor:
+    """Rows scaled to length one; a zero row stays zero."""
+    return F.normalize(values, dim=-1)
+
+
+def nearest_distance(tokens_BLE: Tensor, bank_ME: Tensor) -> Tensor:
+    """[B, L] cosine distance 1 - max cosine to the bank, in 0..2, 0 on a token that is in the bank.
+
+    Neither side needs unit length. Computed in float32 whatever the input, since half precision leaves ties.
+    """
+    queries = unit(tokens_BLE.float()).flatten(0, -2)
+    best = queries.new_full((queries.shape[0],), -torch.inf)
+    for start in range(0, bank_ME.shape[0], BLOCK_ROWS):
+        rows = unit(bank_ME[start : start + BLOCK_ROWS].float())
+        best = torch.maximum(best, (queries @ rows.T).amax(dim=1))
+    return (1 - best).unflatten(0, tokens_BLE.shape[:-1])
+
+
+def leave_one_out_distance(tokens_KLE: Tensor, grid: tuple[int, int]) -> Tensor:
+    """[K, L] distance of every support token to the support without its own image.
+
+    With one image (K = 1) the tokens of the same image that lie at least a quarter of the grid away stand in for the
+    other images, so that the distance is neither zero nor empty.
+    """
+    shots = tokens_KLE.shape[0]
+    if shots > 1:
+        others = [torch.cat((tokens_KLE[:i], tokens_KLE[i + 1 :])).flatten(0, 1) for i in range(shots)]
+        return torch.cat([nearest_distance(tokens_KLE[i : i + 1], others[i]) for i in range(shots)])
+    rows = unit(tokens_KLE[0].float())
+    similarity_LL = rows @ rows.T
+    return (1 - similarity_LL.masked_fill(_near(grid, rows.device), -1.0).amax(dim=1)).unsqueeze(0)
+
+
+def _near(grid: tuple[int, int], device: torch.device) -> Tensor:
+    """[L, L] True where two grid places are closer than a quarter of the shorter side (at least one step)."""
+    y, x = torch.meshgrid(torch.arange(grid[0], device=device), torch.arange(grid[1], device=device), indexing="ij")
+    places = torch.stack((y.flatten(), x.flatten()), dim=1)
+    gap = (places[:, None] - places[None, :]).abs().amax(dim=-1)
+    return gap < max(1, min(grid) // 4)

@@ -1,0 +1,66 @@
+"""From the token grid to pixels: upsampling, smoothing, and statistics of score maps.
+
+Shapes: B images, h w grid, H W pixels.
+"""
+
+import math
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["gaussian_smooth", "to_grid", "top_mean", "upsample"]
+
+
+def to_grid(values_BL: Tensor, grid: tuple[int, int]) -> Tensor:
+    """[B, ..., L] row-major token values -> [B, ..., h, w]."""
+    return values_BL.unflatten(-1, grid)
+
+
+def upsample(maps_BChw: Tensor, size: tuple[int, int], *, align_corners: bool = True) -> Tensor:
+    """Bilinear upsampling of [B, C, h, w] (or [B, h, w]) to `size` pixels.
+
+    The papers differ: SOWA and April-GAN align the corners, the other methods do not.
+    """
+    flat = maps_BChw.dim() == 3
+    maps = maps_BChw.unsqueeze(1) if flat else maps_BChw
+    out = F.interpolate(maps, size=size, mode="bilinear", align_corners=align_corners)
+    return out.squeeze(1) if flat else out
+
+
+@lru_cache(maxsize=32)
+def _smoothing_matrix(length: int, sigma: float) -> Tensor:
+    """[length, length] matrix of a 1-D Gaussian whose border is reflected about the edge of the first sample.
+
+    Same kernel radius and border as `scipy.ndimage.gaussian_filter` with its defaults (mode `reflect`), for any length,
+    also one shorter than the kernel. Built in float64 on the CPU.
+    """
+    radius = int(4.0 * sigma + 0.5)
+    offsets = torch.arange(-radius, radius + 1, dtype=torch.float64)
+    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
+    kernel /= kernel.sum()
+    source = (torch.arange(length)[:, None] + offsets.long()[None, :]) % (2 * length)
+    source = torch.where(source < length, source, 2 * length - 1 - source)
+    matrix = torch.zeros(length, length, dtype=torch.float64)
+    return matrix.scatter_add_(1, source, kernel.expand(length, -1).contiguous())
+
+
+def gaussian_smooth(maps_BHW: Tensor, sigma: float) -> Tensor:
+    """Gaussian smoothing of [..., H, W] in pixels, equal to SciPy's `gaussian_filter` with its default border.
+
+    `sigma` <= 0 returns the maps unchanged.
+    """
+    if not sigma > 0:
+        return maps_BHW
+    height, width = maps_BHW.shape[-2:]
+    rows = _smoothing_matrix(height, float(sigma)).to(maps_BHW)
+    columns = rows if height == width else _smoothing_matrix(width, float(sigma)).to(maps_BHW)
+    return rows @ maps_BHW @ columns.T
+
+
+def top_mean(values_BN: Tensor, fraction: float) -> Tensor:
+    """[B, ...] -> [B]: mean of the largest `fraction` of an image's values, at least one value."""
+    flat = values_BN.flatten(1)
+    count = max(1, math.ceil(fraction * flat.shape[1]))
+    return flat.topk(count, dim=1).values.mean(dim=1)

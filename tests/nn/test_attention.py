@@ -1,0 +1,102 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sowa.nn.attention import FrozenWindowAttention, partition, region_mask, reverse
+
+WIDTH, HEADS = 16, 4
+
+
+def weights(seed: int = 0, width: int = WIDTH):
+    g = torch.Generator().manual_seed(seed)
+    return (
+        torch.randn(3 * width, width, generator=g),
+        torch.randn(width, width, generator=g),
+        torch.randn(width, generator=g),
+    )
+
+
+@given(st.integers(1, 3), st.integers(1, 3), st.integers(1, 4), st.integers(1, 3))
+def test_windows_return_to_their_place(batch, rows, window, columns):
+    field = torch.arange(batch * rows * window * columns * window * 2.0)
+    field = field.reshape(batch, rows * window, columns * window, 2)
+    assert torch.equal(reverse(partition(field, window), window, rows * window, columns * window), field)
+
+
+def test_first_window_is_the_upper_left_square_row_major():
+    field = torch.arange(16).reshape(1, 4, 4, 1)
+    assert partition(field, 2)[0, 0, :, 0].tolist() == [0, 1, 4, 5]
+    assert partition(field, 2)[0, 1, :, 0].tolist() == [2, 3, 6, 7]
+
+
+def test_offset_table_is_odd_and_ends_at_log2_of_nine_over_three():
+    table = FrozenWindowAttention(window=12, heads=HEADS).offsets.reshape(23, 23, 2)
+    assert table.abs().max().item() == pytest.approx(math.log2(9) / 3)
+    assert torch.allclose(table, -table.flip(0, 1))
+    assert table[0, 5, 0] < 0 < table[5, 22, 1]  # first entry of a pair is the row
+
+
+def test_pair_index_is_the_offset_between_two_places():
+    attention = FrozenWindowAttention(window=3, heads=HEADS)
+    table = torch.arange(25).reshape(5, 5)
+    first, second = 1 * 3 + 0, 2 * 3 + 2  # (row 1, column 0) and (row 2, column 2)
+    assert attention.pairs[first, second] == table[1 - 2 + 2, 0 - 2 + 2]
+
+
+@pytest.mark.parametrize("value_only", [True, False])
+def test_a_token_reaches_its_own_window_only(value_only):
+    attention = FrozenWindowAttention(window=2, heads=HEADS, value_only=value_only).eval()
+    windows = torch.randn(1, 4, 4, WIDTH, generator=torch.Generator().manual_seed(1))
+    other = windows.clone()
+    other[0, 2, 1] += 1
+    before, after = (attention(w, *weights(), None) for w in (windows, other))
+    changed = (before - after).abs().amax(dim=(0, 2, 3)) > 0
+    assert changed.tolist() == [False, False, True, False]
+
+
+def test_value_only_does_not_see_query_and_key_weights():
+    attention = FrozenWindowAttention(window=2, heads=HEADS).eval()
+    windows = torch.randn(1, 1, 4, WIDTH, generator=torch.Generator().manual_seed(1))
+    w_in, w_out, b_out = weights()
+    changed = w_in.clone()
+    changed[: 2 * WIDTH] = 7
+    assert torch.equal(attention(windows, w_in, w_out, b_out, None), attention(windows, changed, w_out, b_out, None))
+
+
+def test_scale_stops_at_one_hundred():
+    attention = FrozenWindowAttention(window=2, heads=HEADS).eval()
+    windows = torch.randn(1, 1, 4, WIDTH, generator=torch.Generator().manual_seed(1))
+    results = []
+    for log_scale in (math.log(100.0), 50.0):
+        attention.log_scale.data.fill_(log_scale)
+        results.append(attention(windows, *weights(), None))
+    assert torch.equal(*results)
+
+
+def test_position_bias_stays_between_zero_and_sixteen():
+    attention = FrozenWindowAttention(window=3, heads=HEADS)
+    attention.position[2].weight.data.mul_(1000)
+    bias = attention.position_bias()
+    assert bias.shape == (HEADS, 9, 9)
+    assert 0 <= bias.min() and bias.max() <= 16
+
+
+def test_no_mask_where_nothing_is_shifted_or_padded():
+    assert region_mask((4, 4), (4, 4), 2, 0) is None
+
+
+def test_shift_keeps_opposite_sides_apart():
+    mask = region_mask((4, 4), (4, 4), 2, 1)
+    assert mask.shape == (4, 4, 4)
+    assert torch.equal(mask[0], torch.zeros(4, 4))  # the first window holds neighbours only
+    assert (mask[3] == -100).sum() == 12  # the last one holds the four corners: each sees itself
+    assert torch.equal(mask, mask.transpose(1, 2))
+
+
+def test_padding_is_seen_by_nobody():
+    mask = region_mask((3, 3), (4, 4), 2, 0)
+    real = mask[3] > -1
+    assert real.sum(dim=1).tolist() == [1, 1, 1, 1]

@@ -1,0 +1,53 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sowa.nn import bank
+from sowa.nn.bank import leave_one_out_distance, nearest_distance
+
+
+def random(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_a_token_of_the_bank_has_no_distance():
+    rows = random(9, 5)
+    torch.testing.assert_close(nearest_distance(rows[None, 2:4] * 3, rows), torch.zeros(1, 2), atol=1e-6, rtol=0)
+
+
+def test_opposite_is_two():
+    row = random(1, 5)
+    torch.testing.assert_close(nearest_distance(-row[None], row), torch.full((1, 1), 2.0))
+
+
+@given(st.integers(0, 50), st.integers(1, 20))
+def test_more_rows_are_never_farther_and_order_does_not_matter(seed, keep):
+    queries, rows = random(2, 3, 4, seed=seed), random(21, 4, seed=seed + 1)
+    whole = nearest_distance(queries, rows)
+    assert (whole <= nearest_distance(queries, rows[:keep]) + 1e-7).all()
+    torch.testing.assert_close(whole, nearest_distance(queries, rows.flip(0)))
+
+
+def test_blocks_do_not_change_the_result(monkeypatch):
+    queries, rows = random(2, 3, 4), random(21, 4, seed=1)
+    whole = nearest_distance(queries, rows)
+    monkeypatch.setattr(bank, "BLOCK_ROWS", 4)
+    torch.testing.assert_close(nearest_distance(queries, rows), whole)
+
+
+def test_half_precision_is_searched_in_single():
+    queries, rows = random(1, 3, 4).half(), random(7, 4, seed=1).half()
+    assert nearest_distance(queries, rows).dtype == torch.float32
+
+
+def test_leaving_one_out_is_the_distance_to_the_others():
+    tokens = random(3, 4, 5)
+    want = nearest_distance(tokens[1:2], tokens[[0, 2]].flatten(0, 1))
+    torch.testing.assert_close(leave_one_out_distance(tokens, (2, 2))[1:2], want)
+
+
+@pytest.mark.parametrize("side", [1, 2, 8])
+def test_one_image_alone_has_a_finite_distance(side):
+    distance = leave_one_out_distance(random(1, side * side, 5), (side, side))
+    assert distance.isfinite().all() and (side == 1 or (distance > 0).all())
