@@ -1,0 +1,83 @@
+"""The contract of every detector. One paper, one file; parts of a method live in `sowa.nn`."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from torch import Tensor, nn
+
+from sowa.errors import ArtifactError, ConfigError
+from sowa.types import Batch, Prediction, Reference, Support, Tokens
+
+if TYPE_CHECKING:
+    from sowa.backbones.base import Backbone
+
+__all__ = ["Detector"]
+
+
+class Detector(nn.Module, ABC):
+    """Scores images against what `fit` learnt from K normal images of their category.
+
+    What the support taught is a value (`Reference`), never kept on the detector. Scoring one image never depends on the
+    others of its batch. Larger = more anomalous.
+    """
+
+    trains: ClassVar[Literal["none", "auxiliary", "target"]] = "none"
+    """Whether gradient training happens: never, on a labelled auxiliary data set, or on the support inside `fit`."""
+
+    backbone: "Backbone"
+    taps: tuple[int, ...]
+
+    def encode(self, images_B3HW: Tensor) -> Tokens:
+        """Frozen tokens of [B, 3, H, W] images (uint8 0..255 or float 0..1); the costly part, shared by all references."""
+        return self.backbone.encode_image(images_B3HW, self.taps)
+
+    def fit(self, support: Support) -> Reference:
+        """Learn from K normal images of one category; K = 0 works or raises `NeedsSupportError`."""
+        return self.fit_tokens(support.category, self.encode(support.images) if len(support.images) else None)
+
+    def forward(self, images: Tensor, reference: Reference) -> Prediction:
+        """Score [B, 3, H, W] images (uint8 0..255 or float 0..1) against a reference."""
+        return self.score(self.encode(images), reference)
+
+    @abstractmethod
+    def fit_tokens(self, category: str, tokens: Tokens | None) -> Reference:
+        """`fit` on tokens that are already encoded; `None` is the empty support."""
+
+    @abstractmethod
+    def score(self, tokens: Tokens, reference: Reference) -> Prediction:
+        """`forward` on tokens that are already encoded."""
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Named loss terms of a labelled batch; their sum is minimised."""
+        raise ConfigError(f"{type(self).__name__} is not trained on an auxiliary data set: evaluate it directly")
+
+    def trainable_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """(name, parameter) of everything that training may change; never a part of the backbone."""
+        return ((name, value) for name, value in self.named_parameters() if value.requires_grad)
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """Detached copies of the trainable tensors by name: all that a checkpoint needs to hold."""
+        return {name: value.detach().clone() for name, value in self.trainable_parameters()}
+
+    def load_trained_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take trained tensors; names and shapes must match exactly, otherwise nothing is changed."""
+        own = dict(self.trainable_parameters())
+        missing, foreign = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+        if missing or foreign:
+            raise ArtifactError(
+                f"trained tensors do not belong to this {type(self).__name__}: {len(missing)} missing"
+                f" ({_first(missing)}), {len(foreign)} unknown ({_first(foreign)}); use the options it was trained with"
+            )
+        for name, value in own.items():
+            if state[name].shape != value.shape:
+                raise ArtifactError(
+                    f"trained tensor '{name}' has shape {tuple(state[name].shape)}, this {type(self).__name__} needs"
+                    f" {tuple(value.shape)}; use the backbone and options it was trained with"
+                )
+        for name, value in own.items():
+            value.data.copy_(state[name])
+
+
+def _first(names: list[str]) -> str:
+    return names[0] if names else "none"

@@ -1,0 +1,243 @@
+"""SOWA: hierarchical frozen window self-attention, two learnt prompts and a memory bank (arXiv 2407.03634).
+
+B images, V levels, L tokens, D token width, E joint width, S states, C categories, K shots, M bank rows, H W pixels.
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from sowa.backbones.base import Backbone
+from sowa.detectors.base import Detector
+from sowa.errors import ConfigError, UnknownNameError
+from sowa.nn.adapter import FrozenWeights, LinearAdapter, WindowAdapter
+from sowa.nn.bank import leave_one_out_distance, nearest_distance, unit
+from sowa.nn.losses import image_cross_entropy, pixel_losses
+from sowa.nn.maps import gaussian_smooth, to_grid, top_mean, upsample
+from sowa.nn.prompts import LearntPrompts, pool_states, prompt_sentences
+from sowa.types import ABNORMAL, Batch, Prediction, Reference, Tokens
+
+__all__ = ["Sowa"]
+
+ADAPTERS = ("window", "linear")
+PROTOCOLS = ("standard", "paper")
+ANY_CATEGORY = "object"
+
+
+class Sowa(Detector):
+    """The paper's detector on any backbone with a text tower.
+
+    Text branch: tokens of each level pass a trained adapter and are compared with a normal and an abnormal prototype.
+    Memory branch (K > 0): raw projected tokens of each level are compared with those of the normal images.
+
+    `protocol="paper"` repeats the arithmetic of the published code, quirk by quirk (docs/PROTOCOLS.md): double softmax in
+    the image loss, unscaled sum of text and memory map, first category for an unknown one. Its few-shot image score needs
+    the whole test set and is therefore finished by the evaluation from `parts["probability"]` and `parts["peak"]`.
+    `protocol="standard"` is inductive: the support alone sets the scale of the memory branch.
+    """
+
+    trains: ClassVar[Literal["none", "auxiliary", "target"]] = "auxiliary"
+
+    def __init__(
+        self,
+        *,
+        backbone: Backbone,
+        taps: Sequence[int] | None = None,
+        adapter: str = "window",
+        window: int | Literal["auto"] = "auto",
+        depth: int = 1,
+        heads: int = 8,
+        value_only: bool = True,
+        cpb_dim: int = 64,
+        hidden: Sequence[int] | None = None,
+        attention_dropout: float = 0.1,
+        share_adapter: bool = False,
+        text_linear: bool = True,
+        categories: Sequence[str] = (ANY_CATEGORY,),
+        normal_templates: Sequence[str] = ("{}",),
+        abnormal_templates: Sequence[str] = ("damaged {}",),
+        prompt_length: int = 12,
+        temperature: float = 0.07,
+        pixel_temperature: float = 1.0,
+        sigma: float = 4.0,
+        protocol: str = "standard",
+        seed: int = 0,
+    ):
+        """`window`: tokens of a window's side, `auto` = half the grid's shorter side; `hidden`: hidden widths of the
+        adapters' linear part; `temperature`, `pixel_temperature`: divide the cosines of image and pixels; `sigma`:
+        smoothing of the text map in pixels; `seed`: initial values of everything trained."""
+        super().__init__()
+        _check(adapter, protocol, categories, normal_templates, abnormal_templates, temperature, pixel_temperature)
+        self.backbone = backbone
+        self.taps = tuple(taps) if taps is not None else tuple(backbone.default_taps)
+        self.protocol, self.categories = protocol, tuple(categories)
+        self.temperature, self.pixel_temperature, self.sigma = temperature, pixel_temperature, sigma
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.adapters = self._build_adapters(
+                adapter, share_adapter, window, depth, heads, value_only, cpb_dim, attention_dropout, hidden
+            )
+            self.prompts = nn.ModuleList(
+                self._build_prompts(templates, prompt_length) for templates in (normal_templates, abnormal_templates)
+            )
+            self.text_linear = nn.Linear(backbone.joint, backbone.joint) if text_linear else nn.Identity()
+
+    def _build_adapters(self, kind, share, window, depth, heads, value_only, cpb_dim, dropout, hidden) -> nn.ModuleList:
+        width, grid = self.backbone.width, self.backbone.grid
+        if kind == "linear":
+            count = 1 if share else len(self.taps)
+            return nn.ModuleList(LinearAdapter(width=width, hidden=hidden) for _ in range(count))
+        side = max(1, min(grid) // 2) if window == "auto" else window
+        return nn.ModuleList(
+            WindowAdapter(
+                width=width,
+                grid=grid,
+                window=side,
+                depth=depth,
+                heads=heads,
+                value_only=value_only,
+                cpb_dim=cpb_dim,
+                dropout=dropout,
+                hidden=hidden,
+            )
+            for _ in self.taps
+        )
+
+    def _build_prompts(self, templates: Sequence[str], length: int) -> LearntPrompts:
+        sentences = prompt_sentences(self.categories, templates, length)
+        ids = self.backbone.tokenize(sentences)
+        embeddings = self.backbone.embed_tokens(ids)
+        shape = (len(self.categories), len(templates))
+        return LearntPrompts(
+            token_ids_CTN=ids.unflatten(0, shape), embeddings_CTNW=embeddings.unflatten(0, shape), context_length=length
+        )
+
+    # ---- text side
+
+    def prototypes(self) -> Tensor:
+        """[C, S, E] unit vectors of the states (0 normal, 1 abnormal) of every category; gradients reach the prompts."""
+        by_state = [self.text_linear(self.backbone.encode_text(*prompts())) for prompts in self.prompts]
+        return unit(pool_states(by_state, len(self.categories)))
+
+    def category_index(self, category: str) -> int:
+        """Row of `prototypes` for a category: its own, else that of "object", else (paper) the first."""
+        for name in (category, ANY_CATEGORY):
+            if name in self.categories:
+                return self.categories.index(name)
+        if self.protocol == "paper":
+            return 0
+        raise UnknownNameError("category in the prompts", got=category, known=(*self.categories, ANY_CATEGORY))
+
+    def image_logits(self, tokens: Tokens, prototypes_BSE: Tensor) -> Tensor:
+        """[B, S] cosine of the class token with the prototypes over the temperature."""
+        return torch.einsum("be,bse->bs", unit(tokens.cls), prototypes_BSE) / self.temperature
+
+    def pixel_logits(self, tokens: Tokens, prototypes_BSE: Tensor) -> Tensor:
+        """[B, V, S, h, w] cosine of the adapted, projected tokens with the prototypes over the pixel temperature."""
+        adapted = [self.backbone.project(level_BLD) for level_BLD in self.adapt(tokens)]
+        logits = [torch.einsum("ble,bse->bsl", unit(level_BLE), prototypes_BSE) for level_BLE in adapted]
+        return to_grid(torch.stack(logits, dim=1), tokens.grid) / self.pixel_temperature
+
+    def adapt(self, tokens: Tokens) -> list[Tensor]:
+        """Adapted tokens [B, L, D] of every level, not yet projected."""
+        adapters = [self.adapters[0]] * len(self.taps) if len(self.adapters) == 1 else self.adapters
+        return [
+            adapter(level_BLD, FrozenWeights(*self.backbone.block_attention(tap)[:3]))
+            for adapter, level_BLD, tap in zip(adapters, tokens.levels, self.taps, strict=True)
+        ]
+
+    def pixel_probabilities(self, logits_BVShw: Tensor) -> Tensor:
+        """[B, V, S, H, W] at image size: logits are upsampled first, then become probabilities."""
+        size = (self.backbone.image_size, self.backbone.image_size)
+        return upsample(logits_BVShw.flatten(0, 1), size).softmax(dim=1).unflatten(0, logits_BVShw.shape[:2])
+
+    # ---- support and scoring
+
+    @torch.no_grad()
+    def fit_tokens(self, category: str, tokens: Tokens | None) -> Reference:
+        """`prototypes` [S, E]; with K > 0 also `bank` [V, M, E], unit rows, and the support's own scale."""
+        reference = {"prototypes": self.prototypes()[self.category_index(category)]}
+        if tokens is None:
+            return reference
+        projected = [unit(self.backbone.project(level).float()) for level in tokens.levels]
+        reference["bank"] = torch.stack([level_KLE.flatten(0, 1) for level_KLE in projected])
+        own = torch.stack([leave_one_out_distance(level_KLE, tokens.grid) for level_KLE in projected], dim=1)
+        peaks_K = top_mean(to_grid(own.sum(dim=1), tokens.grid), TOP_FRACTION)
+        reference["support_peak"] = peaks_K.mean()
+        return reference
+
+    @torch.no_grad()
+    def score(self, tokens: Tokens, reference: Reference) -> Prediction:
+        """Image score, fused map [B, H, W], abnormal probability of each level on the grid [B, V, h, w].
+
+        `parts`: `probability` [B] of the class token, `peak` [B] largest value of the fused map, `text_map` and, with
+        K > 0, `memory_map` [B, H, W].
+        """
+        prototypes_BSE = reference["prototypes"].expand(len(tokens.cls), -1, -1)
+        probability = self.image_logits(tokens, prototypes_BSE).softmax(dim=-1)[:, ABNORMAL]
+        logits = self.pixel_logits(tokens, prototypes_BSE)
+        text_map = self.pixel_probabilities(logits)[:, :, ABNORMAL].sum(dim=1)
+        fused = gaussian_smooth(text_map, self.sigma)
+        parts = {"probability": probability, "text_map": fused}
+        score = probability
+        if "bank" in reference:
+            memory = self.memory_grid(tokens, reference["bank"])
+            parts["memory_map"] = upsample(memory, fused.shape[-2:])
+            fused = fused + parts["memory_map"]
+            score = self._few_shot_score(probability, memory, fused, reference)
+        parts["peak"] = fused.flatten(1).amax(dim=1)
+        return Prediction(score=score, score_map=fused, levels=logits.softmax(dim=2)[:, :, ABNORMAL], parts=parts)
+
+    def memory_grid(self, tokens: Tokens, bank_VME: Tensor) -> Tensor:
+        """[B, h, w] distance to the memory bank summed over levels, each level in 0..2."""
+        levels = zip(tokens.levels, bank_VME, strict=True)
+        distance_BL = sum(nearest_distance(self.backbone.project(level), bank_ME) for level, bank_ME in levels)
+        return to_grid(distance_BL, tokens.grid)
+
+    def _few_shot_score(self, probability: Tensor, memory: Tensor, fused: Tensor, reference: Reference) -> Tensor:
+        if self.protocol == "paper":  # a stand-in on a fixed scale; the evaluation replaces it over the whole test set
+            return 0.5 * (probability + fused.flatten(1).amax(dim=1) / (3 * len(self.taps)))
+        peak = top_mean(memory, TOP_FRACTION)
+        return 0.5 * (probability + peak / (peak + reference["support_peak"]))
+
+    # ---- training
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """`cross_entropy`, `focal`, `dice`, summed over levels with weight one (SOWA equation 5 as coded)."""
+        with torch.no_grad():
+            tokens = self.encode(batch.images)
+        index = torch.tensor([self.category_index(name) for name in batch.categories], device=tokens.cls.device)
+        return self.token_losses(tokens, self.prototypes()[index], batch.labels, batch.masks)
+
+    def token_losses(self, tokens: Tokens, prototypes_BSE: Tensor, labels: Tensor, masks: Tensor) -> dict[str, Tensor]:
+        """`losses` on encoded tokens; `prototypes_BSE` [B, S, E], labels [B], masks [B, H, W] in {0, 1}."""
+        probabilities = self.pixel_probabilities(self.pixel_logits(tokens, prototypes_BSE))
+        pixel = [pixel_losses(level_BSHW, masks) for level_BSHW in probabilities.unbind(dim=1)]
+        image = self.image_logits(tokens, prototypes_BSE)
+        return {
+            "cross_entropy": image_cross_entropy(image, labels, on_probabilities=self.protocol == "paper"),
+            "focal": sum(focal for focal, _ in pixel),
+            "dice": sum(dice for _, dice in pixel),
+        }
+
+
+TOP_FRACTION = 0.01
+
+
+def _check(adapter, protocol, categories, normal, abnormal, temperature, pixel_temperature) -> None:
+    if adapter not in ADAPTERS:
+        raise UnknownNameError("adapter", got=adapter, known=ADAPTERS)
+    if protocol not in PROTOCOLS:
+        raise UnknownNameError("protocol", got=protocol, known=PROTOCOLS)
+    for name, values in (("categories", categories), ("normal_templates", normal), ("abnormal_templates", abnormal)):
+        if isinstance(values, str) or not len(values):
+            raise ConfigError(f"{name}={values!r} is not usable: give a list with at least one entry")
+    for name, templates in (("normal_templates", normal), ("abnormal_templates", abnormal)):
+        if not all("{}" in template for template in templates):
+            raise ConfigError(
+                f"{name}={list(templates)} is not usable: each template needs {{}} where the category goes"
+            )
+    if not (temperature > 0 and pixel_temperature > 0):
+        raise ConfigError(f"temperature={temperature}, pixel_temperature={pixel_temperature}: both must be above 0")

@@ -1,0 +1,191 @@
+import math
+
+import pytest
+import torch
+
+from sowa.backbones import build_backbone
+from sowa.detectors import build_detector
+from sowa.detectors.sowa import Sowa
+from sowa.errors import ArtifactError, ConfigError, UnknownNameError
+from sowa.types import Batch, Support
+from tests.conformance import CATEGORY, conform, normals, with_defect
+
+TINY = build_backbone("random_tiny")
+SIZE = TINY.image_size
+
+
+def sowa(**options) -> Sowa:
+    return build_detector("sowa", backbone=TINY, **options).eval()
+
+
+def batch(count: int = 2) -> Batch:
+    clean = normals(SIZE, count)
+    masks = torch.zeros(2 * count, SIZE, SIZE, dtype=torch.uint8)
+    masks[count:, SIZE // 3 : SIZE // 2, SIZE // 3 : SIZE // 2] = 1
+    labels = torch.tensor([0] * count + [1] * count)
+    names = tuple(str(i) for i in range(2 * count))
+    return Batch(torch.cat((clean, with_defect(clean))), labels, masks, (CATEGORY,) * (2 * count), names)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"protocol": "paper"},
+        {"adapter": "linear", "text_linear": False},
+        {"depth": 2, "value_only": False},
+        {"adapter": "linear", "share_adapter": True, "hidden": [16]},
+        {"taps": [2, 4], "normal_templates": ["{}", "flawless {}"], "abnormal_templates": ["broken {}"]},
+    ],
+)
+def test_exam(options):
+    # The words of random weights know nothing of defects: a high temperature keeps them from drowning the memory.
+    conform(lambda: sowa(temperature=10.0, **options))
+
+
+@pytest.mark.parametrize("protocol", ["standard", "paper"])
+def test_bounds_of_the_maps(protocol):
+    detector = sowa(protocol=protocol)
+    prediction = detector(batch().images, detector.fit(Support(CATEGORY, normals(SIZE, 0))))
+    low, high = (1 / (1 + math.exp(x)) for x in (2, -2))
+    levels = len(detector.taps)
+    assert low <= prediction.levels.min() and prediction.levels.max() <= high
+    assert low * levels - 1e-5 <= prediction.score_map.min() and prediction.score_map.max() <= high * levels + 1e-5
+    assert (prediction.score > 0).all() and (prediction.score < 1).all()
+
+
+def test_memory_is_zero_on_the_shots_and_does_not_know_the_adapters():
+    one, other = sowa(seed=0), sowa(seed=1)
+    support = Support(CATEGORY, normals(SIZE, 3))
+    first = one(support.images, one.fit(support)).parts["memory_map"]
+    torch.testing.assert_close(first, torch.zeros_like(first), atol=1e-5, rtol=0)
+    images = batch().images
+    assert torch.equal(
+        one(images, one.fit(support)).parts["memory_map"], other(images, other.fit(support)).parts["memory_map"]
+    )
+
+
+def test_zero_shot_map_does_not_know_the_memory():
+    detector = sowa()
+    images = batch().images
+    empty = detector(images, detector.fit(Support(CATEGORY, normals(SIZE, 0))))
+    full = detector(images, detector.fit(Support(CATEGORY, normals(SIZE, 2))))
+    assert torch.equal(empty.score_map, full.parts["text_map"])
+    torch.testing.assert_close(full.score_map, full.parts["text_map"] + full.parts["memory_map"])
+
+
+def test_a_further_shot_never_makes_the_map_larger():
+    detector, shots = sowa(), normals(SIZE, 4)
+    images = batch().images
+    maps = [detector(images, detector.fit(Support(CATEGORY, shots[:k]))).parts["memory_map"] for k in (1, 2, 4)]
+    assert (maps[0] >= maps[1] - 1e-6).all() and (maps[1] >= maps[2] - 1e-6).all()
+
+
+def test_the_order_of_the_shots_does_not_matter():
+    detector, shots = sowa(), normals(SIZE, 3)
+    images = batch().images
+    one, other = (detector(images, detector.fit(Support(CATEGORY, s))).score for s in (shots, shots.flip(0)))
+    torch.testing.assert_close(one, other)
+
+
+def test_shots_given_twice_change_no_distance():
+    detector, shots = sowa(), normals(SIZE, 2)
+    images = batch().images
+    one, two = (
+        detector(images, detector.fit(Support(CATEGORY, s))).parts["memory_map"]
+        for s in (shots, shots.repeat(2, 1, 1, 1))
+    )
+    torch.testing.assert_close(one, two)
+
+
+@pytest.mark.parametrize("protocol", ["standard", "paper"])
+def test_a_step_of_training_moves_everything_trained_and_nothing_else(protocol):
+    detector = sowa(protocol=protocol)
+    frozen = {name: value.clone() for name, value in TINY.state_dict().items()}
+    before = detector.trained_state()
+    detector.train()
+    optimiser = torch.optim.AdamW([p for _, p in detector.trainable_parameters()], lr=1e-3)
+    losses = detector.losses(batch())
+    assert set(losses) == {"cross_entropy", "focal", "dice"}
+    sum(losses.values()).backward()
+    optimiser.step()
+    assert all(torch.equal(value, frozen[name]) for name, value in TINY.state_dict().items())
+    after = detector.trained_state()
+    assert [name for name in before if torch.equal(before[name], after[name])] == []
+
+
+def test_training_lowers_the_loss():
+    detector = sowa(attention_dropout=0.0)
+    optimiser = torch.optim.AdamW([p for _, p in detector.trainable_parameters()], lr=1e-2)
+    values = []
+    for _ in range(8):
+        loss = sum(detector.losses(batch()).values())
+        values.append(loss.item())
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    assert values[-1] < 0.9 * values[0]
+
+
+def test_paper_loss_has_its_floor():
+    losses = sowa(protocol="paper").losses(batch())
+    assert 0.3133 <= losses["cross_entropy"] <= 1.3133
+
+
+def test_trainable_tensors_of_the_papers_setting():
+    from sowa.nn.adapter import WindowAdapter
+
+    adapters = 4 * sum(p.numel() for p in WindowAdapter(width=1024, grid=(24, 24), window=12, heads=8).parameters())
+    text_linear, contexts = 768 * 768 + 768, 2 * 12 * 768
+    assert adapters + text_linear + contexts == 4_822_560
+
+
+def test_a_category_finds_its_own_prompt_else_object():
+    detector = sowa(categories=["object", "nut"])
+    assert [detector.category_index(c) for c in ("nut", "object", "screw")] == [1, 0, 0]
+    assert sowa(categories=["nut"], protocol="paper").category_index("screw") == 0
+    with pytest.raises(UnknownNameError, match="screw"):
+        sowa(categories=["nut"]).category_index("screw")
+
+
+def test_category_changes_the_text_branch_only():
+    detector = sowa(categories=["nut", "bolt"])
+    images = batch().images
+    nut, bolt = (detector(images, detector.fit(Support(c, normals(SIZE, 2)))) for c in ("nut", "bolt"))
+    assert not torch.equal(nut.parts["text_map"], bolt.parts["text_map"])
+    assert torch.equal(nut.parts["memory_map"], bolt.parts["memory_map"])
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"adapter": "windw"}, UnknownNameError, "window"),
+        ({"protocol": "papers"}, UnknownNameError, "paper"),
+        ({"windows": 3}, UnknownNameError, "window"),
+        ({"heads": 7}, ConfigError, "heads=7"),
+        ({"abnormal_templates": ["damaged"]}, ConfigError, "{}"),
+        ({"categories": []}, ConfigError, "categories"),
+        ({"temperature": 0}, ConfigError, "temperature"),
+    ],
+)
+def test_a_wrong_option_is_one_line(options, error, words):
+    with pytest.raises(error) as caught:
+        sowa(**options)
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_trained_tensors_of_another_detector_are_refused_whole():
+    detector = sowa()
+    before = detector.trained_state()
+    for state in (sowa(adapter="linear").trained_state(), sowa(prompt_length=3).trained_state()):
+        with pytest.raises(ArtifactError):
+            detector.load_trained_state(state)
+    assert all(torch.equal(value, before[name]) for name, value in detector.trained_state().items())
+
+
+def test_building_leaves_the_global_generator_alone():
+    torch.manual_seed(3)
+    want = torch.rand(1)
+    torch.manual_seed(3)
+    sowa()
+    assert torch.equal(torch.rand(1), want)

@@ -1,0 +1,90 @@
+"""The arrows of docs/ARCHITECTURE.md, read from the code's own imports."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1] / "src" / "sowa"
+
+LEAVES = {"types", "errors"}
+ARROWS = {
+    "types": set(),
+    "errors": set(),
+    "archive": LEAVES,
+    "wheels": LEAVES,
+    "figures": LEAVES,
+    "nn": LEAVES,
+    "metrics": LEAVES,
+    "backbones": LEAVES | {"archive", "wheels"},
+    "data": LEAVES | {"wheels"},
+    "calibration": LEAVES,
+    "detectors": LEAVES | {"backbones", "nn"},
+    "artifact": LEAVES | {"archive", "detectors"},
+    "training": LEAVES | {"backbones", "detectors", "nn", "data", "metrics", "artifact", "wheels"},
+    "demo": LEAVES | {"training", "backbones", "detectors", "data", "metrics", "figures", "calibration", "wheels"},
+    "cli": LEAVES | {"training", "demo", "artifact", "data", "wheels"},
+    "configs": set(),
+    "__init__": set(),
+}
+ONLY_IN = {
+    "lightning": {"training"},
+    "hydra": {"training"},
+    "omegaconf": {"training"},
+    "typer": {"cli"},
+    "open_clip": {"backbones"},
+    "timm": {"backbones"},
+    "pickle": {"archive"},
+}
+
+
+def room(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+FILES = sorted(ROOT.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_arrows(path):
+    here = room(path)
+    assert here in ARROWS, f"a new room {here}: draw its arrows here and in docs/ARCHITECTURE.md"
+    for name in imports(path):
+        parts = name.split(".")
+        if parts[0] == "sowa" and len(parts) > 1 and (ROOT / parts[1]).exists() | (ROOT / f"{parts[1]}.py").exists():
+            assert parts[1] == here or parts[1] in ARROWS[here], f"{here} must not import {name}"
+        if parts[0] in ONLY_IN:
+            assert here in ONLY_IN[parts[0]], f"{parts[0]} lives in {ONLY_IN[parts[0]]} only"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_sizes(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef):
+            assert node.end_lineno - node.lineno < 60, f"{node.name} is longer than 60 lines"
+
+
+def test_no_grab_bag():
+    assert not [path for path in FILES if path.stem in ("utils", "helpers", "common", "misc")]
+
+
+@pytest.mark.parametrize("module", ["sowa", "sowa.errors", "sowa.types", "sowa.cli"])
+def test_light_imports(module):
+    heavy = "('torch', 'lightning', 'hydra', 'onnx', 'timm', 'open_clip', 'matplotlib', 'numpy')"
+    code = f"import sys, {module}; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
