@@ -3,7 +3,7 @@
 B images, V levels, L tokens, D token width, E joint width, S states, K shots, M bank rows, P prompts, H W pixels.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -70,6 +70,18 @@ class Tokens:
     """One [B, L, D] per tap, in the order of the taps: raw output of that block, class token dropped, row-major."""
     grid: tuple[int, int]
     """(rows, columns) with rows * columns = L."""
+
+    def rows(self, rows: slice) -> "Tokens":
+        """Tokens of some of the images."""
+        return Tokens(self.cls[rows], tuple(level[rows] for level in self.levels), self.grid)
+
+    @staticmethod
+    def join(parts: "Sequence[Tokens]") -> "Tokens":
+        """Tokens of several batches as one batch."""
+        from torch import cat
+
+        levels = tuple(cat(same) for same in zip(*(part.levels for part in parts), strict=True))
+        return Tokens(cat([part.cls for part in parts]), levels, parts[0].grid)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,8 @@ cannot be read.
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -15,25 +16,21 @@ from tests.parity.reader import Golden, UnreadableError
 from tests.parity.report import Row
 
 
-def _sowa(golden: Golden) -> list[Row]:
-    from tests.parity.golden_sowa import check
-
-    return check(golden)
-
-
-def _kernels(golden: Golden) -> list[Row]:
-    from tests.parity.golden_kernels import check
-
-    return check(golden)
-
-
-def _metrics(golden: Golden) -> list[Row]:
-    from tests.parity.golden_metrics import check
-
-    return [Row(*row) for row in check(golden.path)]
-
-
-METHODS: dict[str, Callable[[Golden], list[Row]]] = {"sowa": _sowa, "kernels": _kernels, "metrics": _metrics}
+METHODS = (
+    "sowa",
+    "metrics",
+    "kernels",
+    "prompts",
+    "clip_taps",
+    "winclip",
+    "april_gan",
+    "spade",
+    "padim",
+    "patchcore",
+    "promptad",
+    "inctrl",
+)
+"""Each is checked by `check(golden)` in tests/parity/golden_<method>.py."""
 
 
 def method_of(path: Path, given: str | None) -> str:
@@ -51,7 +48,7 @@ def check_file(path: Path, method: str | None) -> list[Row]:
     name = method_of(path, method)
     golden = Golden(path)
     try:
-        return METHODS[name](golden)
+        return import_module(f"tests.parity.golden_{name}").check(golden)
     except UnreadableError:
         raise
     except Exception as error:  # a file of the wrong shape fails anywhere inside; all of it means "cannot be read"

@@ -25,6 +25,9 @@ ADAPTERS = ("window", "linear")
 PROTOCOLS = ("standard", "paper")
 ANY_CATEGORY = "object"
 
+TOP_FRACTION = 0.01
+"""Share of the grid whose largest memory distances make the peak of an image."""
+
 
 class Sowa(Detector):
     """The paper's detector on any backbone with a text tower.
@@ -157,15 +160,18 @@ class Sowa(Detector):
 
     @torch.no_grad()
     def fit_tokens(self, category: str, tokens: Tokens | None) -> Reference:
-        """`prototypes` [S, E]; with K > 0 also `bank` [V, M, E], unit rows, and the support's own scale."""
+        """`prototypes` [S, E]; with K > 0 also `bank` [V, M, E] of unit rows, `support_peak` (scale of the memory branch)
+        and `support_scores` [K], what each shot would score if it were not in the bank."""
         reference = {"prototypes": self.prototypes()[self.category_index(category)]}
         if tokens is None:
             return reference
         projected = [unit(self.backbone.project(level).float()) for level in tokens.levels]
         reference["bank"] = torch.stack([level_KLE.flatten(0, 1) for level_KLE in projected])
         own = torch.stack([leave_one_out_distance(level_KLE, tokens.grid) for level_KLE in projected], dim=1)
-        peaks_K = top_mean(to_grid(own.sum(dim=1), tokens.grid), TOP_FRACTION)
+        peaks_K = top_mean(own.sum(dim=1), TOP_FRACTION)
         reference["support_peak"] = peaks_K.mean()
+        logits = self.image_logits(tokens, reference["prototypes"].expand(len(tokens.cls), -1, -1))
+        reference["support_scores"] = fuse(logits.softmax(dim=-1)[:, ABNORMAL], peaks_K, reference["support_peak"])
         return reference
 
     @torch.no_grad()
@@ -199,8 +205,7 @@ class Sowa(Detector):
     def _few_shot_score(self, probability: Tensor, memory: Tensor, fused: Tensor, reference: Reference) -> Tensor:
         if self.protocol == "paper":  # a stand-in on a fixed scale; the evaluation replaces it over the whole test set
             return 0.5 * (probability + fused.flatten(1).amax(dim=1) / (3 * len(self.taps)))
-        peak = top_mean(memory, TOP_FRACTION)
-        return 0.5 * (probability + peak / (peak + reference["support_peak"]))
+        return fuse(probability, top_mean(memory, TOP_FRACTION), reference["support_peak"])
 
     # ---- training
 
@@ -223,7 +228,12 @@ class Sowa(Detector):
         }
 
 
-TOP_FRACTION = 0.01
+def fuse(probability_B: Tensor, peak_B: Tensor, support_peak: Tensor) -> Tensor:
+    """[B] inductive few-shot score in 0..1: mean of the class token's probability and of the peak against the support's.
+
+    A peak like those of the support counts 0.5, a much larger one 1; 0 where even the support has no distance.
+    """
+    return 0.5 * (probability_B + peak_B / (peak_B + support_peak).clamp(min=1e-12))
 
 
 def _check(adapter, protocol, categories, normal, abnormal, temperature, pixel_temperature) -> None:
