@@ -29,7 +29,7 @@ class Detector(nn.Module, ABC):
     taps: tuple[int, ...]
 
     def encode(self, images_B3HW: Tensor) -> Tokens:
-        """Frozen tokens of [B, 3, H, W] images (uint8 0..255 or float 0..1); the costly part, shared by all references."""
+        """Frozen tokens of [B, 3, H, W] images (uint8 0..255 or float 0..1): the costly part, shared by references."""
         return self.backbone.encode_image(images_B3HW, self.taps)
 
     def fit(self, support: Support) -> Reference:

@@ -35,9 +35,9 @@ class Sowa(Detector):
     Text branch: tokens of each level pass a trained adapter and are compared with a normal and an abnormal prototype.
     Memory branch (K > 0): raw projected tokens of each level are compared with those of the normal images.
 
-    `protocol="paper"` repeats the arithmetic of the published code, quirk by quirk (docs/PROTOCOLS.md): double softmax in
-    the image loss, unscaled sum of text and memory map, first category for an unknown one. Its few-shot image score needs
-    the whole test set and is therefore finished by the evaluation from `parts["probability"]` and `parts["peak"]`.
+    `protocol="paper"` repeats the arithmetic of the published code, quirk by quirk (docs/PROTOCOLS.md): double softmax
+    in the image loss, first category for an unknown one. Its few-shot image score needs the whole test set and is
+    therefore finished by the evaluation from `parts["probability"]` and `parts["peak"]`.
     `protocol="standard"` is inductive: the support alone sets the scale of the memory branch.
     """
 
@@ -87,7 +87,18 @@ class Sowa(Detector):
             )
             self.text_linear = nn.Linear(backbone.joint, backbone.joint) if text_linear else nn.Identity()
 
-    def _build_adapters(self, kind, share, window, depth, heads, value_only, cpb_dim, dropout, hidden) -> nn.ModuleList:
+    def _build_adapters(
+        self,
+        kind: str,
+        share: bool,
+        window: int | Literal["auto"],
+        depth: int,
+        heads: int,
+        value_only: bool,
+        cpb_dim: int,
+        dropout: float,
+        hidden: Sequence[int] | None,
+    ) -> nn.ModuleList:
         width, grid = self.backbone.width, self.backbone.grid
         if kind == "linear":
             count = 1 if share else len(self.taps)
@@ -120,7 +131,7 @@ class Sowa(Detector):
     # ---- text side
 
     def prototypes(self) -> Tensor:
-        """[C, S, E] unit vectors of the states (0 normal, 1 abnormal) of every category; gradients reach the prompts."""
+        """[C, S, E] unit vectors of the states (0 normal, 1 abnormal) of each category; gradients reach the prompts."""
         by_state = [self.text_linear(self.backbone.encode_text(*prompts())) for prompts in self.prompts]
         return unit(pool_states(by_state, len(self.categories)))
 
@@ -236,7 +247,15 @@ def fuse(probability_B: Tensor, peak_B: Tensor, support_peak: Tensor) -> Tensor:
     return 0.5 * (probability_B + peak_B / (peak_B + support_peak).clamp(min=1e-12))
 
 
-def _check(adapter, protocol, categories, normal, abnormal, temperature, pixel_temperature) -> None:
+def _check(
+    adapter: str,
+    protocol: str,
+    categories: Sequence[str],
+    normal: Sequence[str],
+    abnormal: Sequence[str],
+    temperature: float,
+    pixel_temperature: float,
+) -> None:
     if adapter not in ADAPTERS:
         raise UnknownNameError("adapter", got=adapter, known=ADAPTERS)
     if protocol not in PROTOCOLS:
