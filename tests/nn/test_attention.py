@@ -100,3 +100,16 @@ def test_padding_is_seen_by_nobody():
     mask = region_mask((3, 3), (4, 4), 2, 0)
     real = mask[3] > -1
     assert real.sum(dim=1).tolist() == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("window", [2, 3, 4])
+def test_position_table_and_shift_mask_are_swins(window):
+    swin = pytest.importorskip("timm.models.swin_transformer_v2")
+    side, shift = 2 * window, window // 2
+    block = swin.SwinTransformerV2Block(
+        dim=WIDTH, input_resolution=(side, side), num_heads=HEADS, window_size=window, shift_size=shift
+    )
+    mine = FrozenWindowAttention(window=window, heads=HEADS)
+    assert torch.equal(mine.pairs, block.attn.relative_position_index)
+    torch.testing.assert_close(mine.offsets, block.attn.relative_coords_table.reshape(-1, 2))
+    torch.testing.assert_close(region_mask((side, side), (side, side), window, shift), block.get_attn_mask())
