@@ -28,7 +28,7 @@ class Sample:
     image: Path
     category: str
     split: str
-    """`train` or `test`."""
+    """`train` or `test`; `validation` where a data set has one and it was asked for."""
     label: int
     """0 normal, 1 anomalous."""
     defect: str = "good"
