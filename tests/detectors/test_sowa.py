@@ -66,12 +66,27 @@ def test_memory_is_zero_on_the_shots_and_does_not_know_the_adapters():
 
 
 def test_zero_shot_map_does_not_know_the_memory():
-    detector = sowa()
+    detector = sowa(text_weight=0.5)
     images = batch().images
     empty = detector(images, detector.fit(Support(CATEGORY, normals(SIZE, 0))))
     full = detector(images, detector.fit(Support(CATEGORY, normals(SIZE, 2))))
     assert torch.equal(empty.score_map, full.parts["text_map"])
     torch.testing.assert_close(full.score_map, full.parts["text_map"] + full.parts["memory_map"])
+
+
+def test_a_random_text_tower_has_no_vote_once_there_are_shots():
+    assert not TINY.text_trained
+    images, support = batch().images, Support(CATEGORY, normals(SIZE, 2))
+    one, other = (sowa(seed=seed) for seed in (0, 1))  # other prompts and adapters, the same memory
+    assert torch.equal(one(images, one.fit(support)).score, other(images, other.fit(support)).score)
+    heard = sowa(text_weight=0.5)
+    assert not torch.equal(one(images, one.fit(support)).score, heard(images, heard.fit(support)).score)
+    assert sowa(protocol="paper", text_weight=0.0).text_weight == 0.5
+
+
+def test_shots_score_near_one_half_when_left_out():
+    scores = sowa().fit(Support(CATEGORY, normals(SIZE, 4)))["support_scores"]
+    assert scores.shape == (4,) and (scores - 0.5).abs().max() < 0.1
 
 
 def test_a_further_shot_never_makes_the_map_larger():
@@ -166,6 +181,7 @@ def test_category_changes_the_text_branch_only():
         ({"abnormal_templates": ["damaged"]}, ConfigError, "{}"),
         ({"categories": []}, ConfigError, "categories"),
         ({"temperature": 0}, ConfigError, "temperature"),
+        ({"text_weight": 2}, ConfigError, "text_weight"),
     ],
 )
 def test_a_wrong_option_is_one_line(options, error, words):

@@ -65,18 +65,25 @@ class Sowa(Detector):
         temperature: float = 0.07,
         pixel_temperature: float = 1.0,
         sigma: float = 4.0,
+        text_weight: float | Literal["auto"] = "auto",
         protocol: str = "standard",
         seed: int = 0,
     ):
         """`window`: tokens of a window's side, `auto` = half the grid's shorter side; `hidden`: hidden widths of the
         adapters' linear part; `temperature`, `pixel_temperature`: divide the cosines of image and pixels; `sigma`:
-        smoothing of the text map in pixels; `seed`: initial values of everything trained."""
+        smoothing of the text map in pixels; `text_weight`: share 0..1 of the text branch once there are shots (the
+        paper's is 0.5), `auto` = 0.5 on a trained text tower and 0 on a random one; `seed`: initial values."""
         super().__init__()
         _check(adapter, protocol, categories, normal_templates, abnormal_templates, temperature, pixel_temperature)
         self.backbone = backbone
         self.taps = tuple(taps) if taps is not None else tuple(backbone.default_taps)
         self.protocol, self.categories = protocol, tuple(categories)
         self.temperature, self.pixel_temperature, self.sigma = temperature, pixel_temperature, sigma
+        if text_weight == "auto":
+            text_weight = 0.5 if backbone.text_trained else 0.0
+        if not 0 <= text_weight <= 1:
+            raise ConfigError(f"text_weight={text_weight} cannot be used: give a share from 0 to 1, or auto")
+        self.text_weight = 0.5 if protocol == "paper" else text_weight
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.adapters = self._build_adapters(
@@ -162,17 +169,24 @@ class Sowa(Detector):
             for adapter, level_BLD, tap in zip(adapters, tokens.levels, self.taps, strict=True)
         ]
 
+    def text_map(self, logits_BVShw: Tensor) -> Tensor:
+        """[B, H, W] abnormal probability summed over levels, smoothed."""
+        return gaussian_smooth(self.pixel_probabilities(logits_BVShw)[:, :, ABNORMAL].sum(dim=1), self.sigma)
+
     def pixel_probabilities(self, logits_BVShw: Tensor) -> Tensor:
         """[B, V, S, H, W] at image size: logits are upsampled first, then become probabilities."""
-        size = (self.backbone.image_size, self.backbone.image_size)
-        return upsample(logits_BVShw.flatten(0, 1), size).softmax(dim=1).unflatten(0, logits_BVShw.shape[:2])
+        return self._enlarge(logits_BVShw.flatten(0, 1)).softmax(dim=1).unflatten(0, logits_BVShw.shape[:2])
+
+    def _enlarge(self, maps: Tensor) -> Tensor:
+        return upsample(maps, (self.backbone.image_size, self.backbone.image_size))
 
     # ---- support and scoring
 
     @torch.no_grad()
     def fit_tokens(self, category: str, tokens: Tokens | None) -> Reference:
-        """`prototypes` [S, E]; with K > 0 also `bank` [V, M, E] of unit rows, `support_peak` (scale of the memory branch)
-        and `support_scores` [K], what each shot would score if it were not in the bank."""
+        """`prototypes` [S, E]; with K > 0 also `bank` [V, M, E] of unit rows, `support_peak`, the scale of the memory
+        branch, and what the shots would get if they were not in the bank: `support_scores` [K] and `support_level`, the
+        mean of the largest 1 % of their fused maps."""
         reference = {"prototypes": self.prototypes()[self.category_index(category)]}
         if tokens is None:
             return reference
@@ -181,8 +195,12 @@ class Sowa(Detector):
         own = torch.stack([leave_one_out_distance(level_KLE, tokens.grid) for level_KLE in projected], dim=1)
         peaks_K = top_mean(own.sum(dim=1), TOP_FRACTION)
         reference["support_peak"] = peaks_K.mean()
-        logits = self.image_logits(tokens, reference["prototypes"].expand(len(tokens.cls), -1, -1))
-        reference["support_scores"] = fuse(logits.softmax(dim=-1)[:, ABNORMAL], peaks_K, reference["support_peak"])
+        prototypes_KSE = reference["prototypes"].expand(len(tokens.cls), -1, -1)
+        probability = self.image_logits(tokens, prototypes_KSE).softmax(dim=-1)[:, ABNORMAL]
+        reference["support_scores"] = self._fused_score(probability, peaks_K, reference["support_peak"])
+        memory = self._enlarge(to_grid(own.sum(dim=1), tokens.grid))
+        fused = self._fused_map(self.text_map(self.pixel_logits(tokens, prototypes_KSE)), memory)
+        reference["support_level"] = top_mean(fused, TOP_FRACTION).mean()
         return reference
 
     @torch.no_grad()
@@ -195,14 +213,13 @@ class Sowa(Detector):
         prototypes_BSE = reference["prototypes"].expand(len(tokens.cls), -1, -1)
         probability = self.image_logits(tokens, prototypes_BSE).softmax(dim=-1)[:, ABNORMAL]
         logits = self.pixel_logits(tokens, prototypes_BSE)
-        text_map = self.pixel_probabilities(logits)[:, :, ABNORMAL].sum(dim=1)
-        fused = gaussian_smooth(text_map, self.sigma)
+        fused = self.text_map(logits)
         parts = {"probability": probability, "text_map": fused}
         score = probability
         if "bank" in reference:
             memory = self.memory_grid(tokens, reference["bank"])
-            parts["memory_map"] = upsample(memory, fused.shape[-2:])
-            fused = fused + parts["memory_map"]
+            parts["memory_map"] = self._enlarge(memory)
+            fused = self._fused_map(fused, parts["memory_map"])
             score = self._few_shot_score(probability, memory, fused, reference)
         parts["peak"] = fused.flatten(1).amax(dim=1)
         return Prediction(score=score, score_map=fused, levels=logits.softmax(dim=2)[:, :, ABNORMAL], parts=parts)
@@ -216,7 +233,19 @@ class Sowa(Detector):
     def _few_shot_score(self, probability: Tensor, memory: Tensor, fused: Tensor, reference: Reference) -> Tensor:
         if self.protocol == "paper":  # a stand-in on a fixed scale; the evaluation replaces it over the whole test set
             return 0.5 * (probability + fused.flatten(1).amax(dim=1) / (3 * len(self.taps)))
-        return fuse(probability, top_mean(memory, TOP_FRACTION), reference["support_peak"])
+        return self._fused_score(probability, top_mean(memory, TOP_FRACTION), reference["support_peak"])
+
+    def _fused_map(self, text_map: Tensor, memory_map: Tensor) -> Tensor:
+        """Twice the weighted mean: with the paper's weight of 0.5 it is the paper's plain sum."""
+        return 2 * (self.text_weight * text_map + (1 - self.text_weight) * memory_map)
+
+    def _fused_score(self, probability_B: Tensor, peak_B: Tensor, support_peak: Tensor) -> Tensor:
+        """[B] in 0..1: weighted mean of the class token's probability and of peak / (peak + support peak).
+
+        A peak like those of the support counts 0.5, a much larger one 1; 0 where even the support has no distance.
+        """
+        raised = peak_B / (peak_B + support_peak).clamp(min=1e-12)
+        return self.text_weight * probability_B + (1 - self.text_weight) * raised
 
     # ---- training
 
@@ -237,14 +266,6 @@ class Sowa(Detector):
             "focal": sum(focal for focal, _ in pixel),
             "dice": sum(dice for _, dice in pixel),
         }
-
-
-def fuse(probability_B: Tensor, peak_B: Tensor, support_peak: Tensor) -> Tensor:
-    """[B] inductive few-shot score in 0..1: mean of the class token's probability and of the peak against the support's.
-
-    A peak like those of the support counts 0.5, a much larger one 1; 0 where even the support has no distance.
-    """
-    return 0.5 * (probability_B + peak_B / (peak_B + support_peak).clamp(min=1e-12))
 
 
 def _check(

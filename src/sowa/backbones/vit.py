@@ -1,0 +1,131 @@
+"""timm's DINOv2 vision transformers, with a text tower whose weights are drawn from a seed."""
+
+from collections.abc import Mapping, Sequence
+
+import timm
+import torch
+from open_clip.transformer import TextTransformer
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
+
+from sowa.backbones.base import Backbone, FrozenAttention, square_grid
+from sowa.backbones.clip import resample_positions
+from sowa.backbones.state import draw_state, hash_tensors, load_strictly
+from sowa.backbones.text import TextTower
+from sowa.errors import WeightsError
+
+__all__ = ["VitBackbone", "empty_vit", "seeded_text_tower", "vit_from_state"]
+
+TEXT_WIDTH, TEXT_LAYERS, TEXT_HEADS = 256, 4, 4
+NOT_USED = ("mask_token", "head.weight", "head.bias")
+"""Entries of published files that only their training reads."""
+
+
+class VitBackbone(Backbone):
+    """A timm vision transformer with one class token. Its joint space is the token space: E = D, no projection."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        visual: VisionTransformer,
+        text: TextTower | None,
+        mean: Sequence[float],
+        std: Sequence[float],
+        text_trained: bool,
+        weights_id: str,
+        default_taps: Sequence[int] | None = None,
+    ):
+        super().__init__(
+            name=name,
+            image_size=visual.patch_embed.img_size[0],
+            patch=visual.patch_embed.patch_size[0],
+            width=visual.embed_dim,
+            joint=visual.embed_dim,
+            depth=len(visual.blocks),
+            mean=mean,
+            std=std,
+            text=text,
+            text_trained=text_trained,
+            weights_id=weights_id,
+            default_taps=default_taps,
+        )
+        self.visual = visual
+        self.freeze()
+
+    def _run_blocks(self, pixels: Tensor, indices: list[int]) -> tuple[Tensor, list[Tensor]]:
+        normed_BTD, levels = self.visual.forward_intermediates(
+            pixels.to(self.visual.patch_embed.proj.weight.dtype), indices=indices, output_fmt="NLC"
+        )
+        return normed_BTD[:, 0], levels
+
+    def project(self, tokens: Tensor) -> Tensor:
+        """[..., D] -> [..., D]: self-supervised towers have no joint space of their own; tokens stay as they are."""
+        return tokens
+
+    def block_attention(self, tap: int) -> FrozenAttention:
+        """The block's weights as they are; DINOv2 scales each channel of the result afterwards (LayerScale)."""
+        (tap,) = self._checked_taps((tap,))
+        attention = self.visual.blocks[tap - 1].attn
+        return FrozenAttention(attention.qkv.weight, attention.proj.weight, attention.proj.bias, attention.num_heads)
+
+
+def vit_from_state(
+    state: Mapping[str, Tensor],
+    *,
+    model: str,
+    image_size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    seed: int,
+    name: str,
+    default_taps: Sequence[int] | None = None,
+    source: str = "the state dict",
+) -> VitBackbone:
+    """A frozen tower from tensors in timm's names (which are DINOv2's own).
+
+    image_size: the trained positions are resampled to its grid (bicubic, antialias).
+    seed: of the text tower. WeightsError if the tensors are not those of `model`.
+    """
+    weights = {key: value.float() for key, value in state.items() if key not in NOT_USED}
+    positions = weights.get("pos_embed")
+    if (
+        positions is None
+        or positions.ndim != 3
+        or round((positions.shape[1] - 1) ** 0.5) ** 2 + 1 != positions.shape[1]
+    ):
+        raise WeightsError(f"{source} holds no vision transformer in timm's names: 'pos_embed' is missing or misshapen")
+    weights_id = hash_tensors(weights)
+    square_grid(image_size, weights["patch_embed.proj.weight"].shape[-1] if "patch_embed.proj.weight" in weights else 1)
+    visual = empty_vit(model, image_size)
+    weights["pos_embed"] = resample_positions(positions[0], visual.patch_embed.grid_size)[None]
+    load_strictly(visual, weights, source=source)
+    return VitBackbone(
+        name=name,
+        visual=visual,
+        text=seeded_text_tower(joint=visual.embed_dim, seed=seed),
+        mean=mean,
+        std=std,
+        text_trained=False,
+        weights_id=f"{weights_id};text=random:seed={seed}",
+        default_taps=default_taps,
+    )
+
+
+def empty_vit(model: str, image_size: int) -> VisionTransformer:
+    """timm's network before its weights are loaded; torch's global generator is left as it was.
+
+    Not built on the meta device like the others: timm reads numbers back while building, until late in its 1.0 series.
+    """
+    with torch.random.fork_rng(devices=[]):
+        return timm.create_model(model, pretrained=False, num_classes=0, img_size=image_size)
+
+
+def seeded_text_tower(*, joint: int, seed: int) -> TextTower:
+    """A small CLIP text transformer with drawn weights and CLIP's vocabulary; the same for the same seed."""
+    with torch.device("meta"):
+        tower = TextTransformer(width=TEXT_WIDTH, layers=TEXT_LAYERS, heads=TEXT_HEADS, output_dim=joint)
+    shapes = {name: tuple(tensor.shape) for name, tensor in tower.state_dict().items()}
+    load_strictly(tower, draw_state(shapes, seed=seed), source="the drawn text tower")
+    tower.attn_mask = tower.build_causal_mask()  # not part of any state dict, so still on the meta device
+    return TextTower(transformer=tower)

@@ -1,0 +1,22 @@
+"""From raw scores of a few normal images to a threshold. No anomalous image is needed or used."""
+
+from torch import Tensor
+
+__all__ = ["SPREADS", "support_threshold"]
+
+SPREADS = 3.0
+"""How many spreads of the support's own scores a score must exceed their mean to be called anomalous."""
+
+SPREAD_FLOOR = 0.02
+"""Smallest spread that is believed: a handful of shots can agree by chance."""
+
+
+def support_threshold(support_scores_K: Tensor) -> float:
+    """Score above which an image is called anomalous, from what K normal images score when left out in turn.
+
+    Mean plus `SPREADS` sample deviations (at least `SPREAD_FLOOR`), never below the highest of them. Four shots cannot
+    promise a false-alarm rate: this is a rule of thumb until more normal images are at hand.
+    """
+    scores = support_scores_K.double()
+    spread = scores.std().item() if len(scores) > 1 else 0.0
+    return max(scores.mean().item() + SPREADS * max(spread, SPREAD_FLOOR), scores.max().item())
