@@ -12,7 +12,16 @@ if TYPE_CHECKING:
 
 __all__ = ["DETECTORS", "build_detector", "detector_class"]
 
-DETECTORS = {"sowa": ("sowa.detectors.sowa", "Sowa")}
+DETECTORS = {
+    "sowa": ("sowa.detectors.sowa", "Sowa"),
+    "winclip": ("sowa.detectors.winclip", "WinClip"),
+    "april_gan": ("sowa.detectors.april_gan", "AprilGan"),
+    "promptad": ("sowa.detectors.promptad", "PromptAd"),
+    "inctrl": ("sowa.detectors.inctrl", "InCtrl"),
+    "spade": ("sowa.detectors.spade", "Spade"),
+    "padim": ("sowa.detectors.padim", "Padim"),
+    "patchcore": ("sowa.detectors.patchcore", "Patchcore"),
+}
 """Name -> (module, class); imported when asked for, so that listing the names costs nothing."""
 
 

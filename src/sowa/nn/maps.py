@@ -5,12 +5,16 @@ Shapes: B images, h w grid, H W pixels.
 
 import math
 from functools import lru_cache
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["gaussian_smooth", "to_grid", "top_mean", "upsample"]
+__all__ = ["Border", "gaussian_smooth", "to_grid", "top_mean", "upsample", "upsample_nearest"]
+
+Border = Literal["symmetric", "reflect"]
+"""What lies beyond the edge of a map: its mirror about the edge of the first sample, or about its centre."""
 
 
 def to_grid(values_BL: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -29,33 +33,40 @@ def upsample(maps_BChw: Tensor, size: tuple[int, int], *, align_corners: bool = 
     return out.squeeze(1) if flat else out
 
 
-@lru_cache(maxsize=32)
-def _smoothing_matrix(length: int, sigma: float) -> Tensor:
-    """[length, length] matrix of a 1-D Gaussian whose border is reflected about the edge of the first sample.
+def upsample_nearest(maps_BChw: Tensor, size: tuple[int, int]) -> Tensor:
+    """[B, C, h, w] (or [B, h, w]) enlarged by repeating values: a pixel takes that of floor(place * h / H)."""
+    flat = maps_BChw.dim() == 3
+    out = F.interpolate(maps_BChw.unsqueeze(1) if flat else maps_BChw, size=size, mode="nearest")
+    return out.squeeze(1) if flat else out
 
-    Same kernel radius and border as `scipy.ndimage.gaussian_filter` with its defaults (mode `reflect`), for any length,
-    also one shorter than the kernel. Built in float64 on the CPU.
+
+@lru_cache(maxsize=32)
+def _smoothing_matrix(length: int, sigma: float, border: Border) -> Tensor:
+    """[length, length] matrix of a 1-D Gaussian with the kernel radius of `scipy.ndimage.gaussian_filter`.
+
+    For any length, also one shorter than the kernel. Built in float64 on the CPU.
     """
     radius = int(4.0 * sigma + 0.5)
     offsets = torch.arange(-radius, radius + 1, dtype=torch.float64)
     kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
     kernel /= kernel.sum()
-    source = (torch.arange(length)[:, None] + offsets.long()[None, :]) % (2 * length)
-    source = torch.where(source < length, source, 2 * length - 1 - source)
+    period, fold = (2 * length, 1) if border == "symmetric" else (max(2 * length - 2, 1), 2)
+    source = (torch.arange(length)[:, None] + offsets.long()[None, :]) % period
+    source = torch.where(source < length, source, 2 * length - fold - source)
     matrix = torch.zeros(length, length, dtype=torch.float64)
     return matrix.scatter_add_(1, source, kernel.expand(length, -1).contiguous())
 
 
-def gaussian_smooth(maps_BHW: Tensor, sigma: float) -> Tensor:
+def gaussian_smooth(maps_BHW: Tensor, sigma: float, border: Border = "symmetric") -> Tensor:
     """Gaussian smoothing of [..., H, W] in pixels, equal to SciPy's `gaussian_filter` with its default border.
 
-    `sigma` <= 0 returns the maps unchanged.
+    `sigma` <= 0 returns the maps unchanged. `border="reflect"` is the rule of torch, kornia and anomalib.
     """
     if not sigma > 0:
         return maps_BHW
     height, width = maps_BHW.shape[-2:]
-    rows = _smoothing_matrix(height, float(sigma)).to(maps_BHW)
-    columns = rows if height == width else _smoothing_matrix(width, float(sigma)).to(maps_BHW)
+    rows = _smoothing_matrix(height, float(sigma), border).to(maps_BHW)
+    columns = rows if height == width else _smoothing_matrix(width, float(sigma), border).to(maps_BHW)
     return rows @ maps_BHW @ columns.T
 
 
