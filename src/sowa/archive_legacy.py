@@ -64,7 +64,7 @@ def read_legacy_archive(path: Path, *, most_bytes: int = 2 << 30) -> dict[str, T
 
 
 def _read(content: bytes) -> dict[str, Tensor]:
-    stream = BytesIO(content)
+    stream = BytesIO(content[:PICKLE_BYTES])  # no description is longer
     stream.seek(len(MAGIC))
     if Machine(stream).run() != VERSION:
         raise ArtifactError(f"its version is not {VERSION}")
@@ -74,14 +74,12 @@ def _read(content: bytes) -> dict[str, Tensor]:
     described = _LegacyMachine(stream)
     specs = _named_tensors(described.run())
     keys = Machine(stream).run()
-    if stream.tell() > PICKLE_BYTES:
-        raise ArtifactError(f"its description is larger than {PICKLE_BYTES >> 20} MB")
     memories = _storages(content, stream.tell(), keys, described.storages)
     return {name: _tensor(spec, memories[spec.storage.key]) for name, spec in specs.items()}
 
 
 def _storages(content: bytes, place: int, keys: list[str], known: dict[str, Storage]) -> dict[str, Tensor]:
-    """The bytes of every storage, in the order of the keys, which must be known and end with the file's content."""
+    """The bytes of every storage, in the order of the keys."""
     memories = {}
     for key in keys:
         (count,) = COUNT.unpack_from(content, place)
@@ -89,10 +87,7 @@ def _storages(content: bytes, place: int, keys: list[str], known: dict[str, Stor
         size = count * known[key].dtype.itemsize
         if count < 0 or place + size > len(content):
             raise ArtifactError(f"storage {key} is cut short")
-        memories[key] = (
-            torch.frombuffer(bytearray(content[place : place + size]), dtype=torch.uint8)
-            if size
-            else torch.empty(0, dtype=torch.uint8)
-        )
+        memories[key] = torch.empty(size, dtype=torch.uint8)
+        memoryview(memories[key].numpy())[:] = memoryview(content)[place : place + size]
         place += size
     return memories

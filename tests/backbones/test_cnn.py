@@ -1,9 +1,12 @@
+from functools import lru_cache
+from types import SimpleNamespace
+
 import pytest
 import timm
 import torch
 
 from sowa.backbones import build_backbone
-from sowa.backbones.cnn import cnn_from_state
+from sowa.backbones.cnn import CnnBackbone, cnn_from_state
 from sowa.backbones.pyramid import PyramidTokens
 from sowa.backbones.state import draw_state
 from sowa.errors import ConfigError, DataError, WeightsError
@@ -16,28 +19,33 @@ def images(count: int = 3, size: int = SIZE) -> torch.Tensor:
     return torch.randint(0, 256, (count, 3, size, size), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 
 
-def drawn(model: str, seed: int = 0) -> dict[str, torch.Tensor]:
-    """Random weights of a whole timm network, classifier included."""
+@lru_cache(maxsize=1)
+def _weights() -> dict[str, torch.Tensor]:
     with torch.device("meta"):
-        shapes = {name: tuple(value.shape) for name, value in timm.create_model(model).state_dict().items()}
-    state = draw_state({name: shape for name, shape in shapes.items() if shape}, seed=seed)
+        shapes = {name: tuple(value.shape) for name, value in timm.create_model("resnet18").state_dict().items()}
+    state = draw_state({name: shape for name, shape in shapes.items() if shape}, seed=0)
     state |= {name: torch.tensor(7) for name, shape in shapes.items() if not shape}
     return state | {name: 0.5 + state[name].square() for name in shapes if name.endswith("running_var")}
 
 
-def plain(name: str = "resnet18", **options):
+def drawn() -> dict[str, torch.Tensor]:
+    """Random weights of a whole ResNet-18, classifier included."""
+    return dict(_weights())
+
+
+def resnet(state: dict[str, torch.Tensor], **options):
     return cnn_from_state(
-        drawn(name), model=name, image_size=64, mean=(0.4,) * 3, std=(0.2,) * 3, name="cnn", **options
+        state, model="resnet18", image_size=64, mean=(0.4,) * 3, std=(0.2,) * 3, name="cnn", **options
     )
 
 
-def test_each_tap_is_its_stage():
-    """Against the stages called one by one, which also shows that no later stage overwrites a map."""
+def test_each_tap_is_its_layer():
+    """Against the layers called one by one, which also shows that no later one overwrites a map."""
     tokens, visual = TINY.encode_image(images(), [1, 2, 3, 4]), TINY.visual
     pixels = (images().float() / 255 - TINY.mean) / TINY.std
     value = visual.maxpool(visual.act1(visual.bn1(visual.conv1(pixels))))
-    for number, stage in enumerate((visual.layer1, visual.layer2, visual.layer3, visual.layer4)):
-        value = stage(value)
+    for number, layer in enumerate((visual.layer1, visual.layer2, visual.layer3, visual.layer4)):
+        value = layer(value)
         side = SIZE // 4 // 2**number
         assert tokens.grids[number] == (side, side)
         torch.testing.assert_close(tokens.levels[number], value.flatten(2).transpose(1, 2))
@@ -75,46 +83,47 @@ def test_the_seed_makes_the_weights():
 
 
 def test_a_classifier_is_left_out_and_the_weights_have_one_hash():
-    whole = drawn("resnet18")
+    whole = drawn()
     bare = {name: value for name, value in whole.items() if not name.startswith("fc.")}
-    ids = {
-        cnn_from_state(
-            state, model="resnet18", image_size=64, mean=(0.0,) * 3, std=(1.0,) * 3, name="cnn"
-        ).weights_id
-        for state in (whole, bare)
-    }
+    ids = {resnet(state).weights_id for state in (whole, bare)}
     assert len(ids) == 1 and ids.pop().startswith("sha256:")
 
 
 def test_older_files_without_counters_load():
-    state = {name: value for name, value in drawn("resnet18").items() if not name.endswith("num_batches_tracked")}
-    loaded = cnn_from_state(state, model="resnet18", image_size=64, mean=(0.4,) * 3, std=(0.2,) * 3, name="cnn")
-    want = plain().encode_image(images(1), [3])
-    assert torch.equal(loaded.encode_image(images(1), [3]).levels[0], want.levels[0])
+    state = {name: value for name, value in drawn().items() if not name.endswith("num_batches_tracked")}
+    want = resnet(drawn()).encode_image(images(1), [3])
+    assert torch.equal(resnet(state).encode_image(images(1), [3]).levels[0], want.levels[0])
 
 
 def test_the_papers_network_has_the_papers_maps():
+    """Shapes alone, on the device that computes nothing."""
+    with torch.device("meta"):
+        state = timm.create_model("wide_resnet50_2").state_dict()
     wide = cnn_from_state(
-        drawn("wide_resnet50_2"), model="wide_resnet50_2", image_size=224, mean=(0.0,) * 3, std=(1.0,) * 3, name="cnn"
-    )
-    tokens = wide.encode_image(images(1, 224), [1, 2, 3])
+        state,
+        model="wide_resnet50_2",
+        image_size=224,
+        mean=(0.0,) * 3,
+        std=(1.0,) * 3,
+        name="cnn",
+        weights_id="none",
+    ).to("meta")
+    tokens = wide.encode_image(torch.empty(1, 3, 224, 224, device="meta"), [1, 2, 3])
     assert [tuple(level.shape[1:]) for level in tokens.levels] == [(3136, 256), (784, 512), (196, 1024)]
     assert tokens.cls.shape == (1, 2048)
 
 
 @pytest.mark.parametrize("change", ["missing", "foreign", "misshapen"])
 def test_weights_that_do_not_fit(change):
-    state = drawn("resnet18")
+    state = drawn()
     if change == "missing":
         del state["layer2.0.conv1.weight"]
     elif change == "foreign":
         state["layer9.weight"] = torch.zeros(1)
     else:
         state["conv1.weight"] = torch.zeros(64, 3, 3, 3)
-    with pytest.raises(WeightsError, match="a.pth") as caught:
-        cnn_from_state(
-            state, model="resnet18", image_size=64, mean=(0.4,) * 3, std=(0.2,) * 3, name="cnn", source="a.pth"
-        )
+    with pytest.raises(WeightsError, match=r"a\.pth") as caught:
+        resnet(state, source="a.pth")
     assert "\n" not in str(caught.value)
 
 
@@ -122,6 +131,14 @@ def test_wrong_use_is_said():
     with pytest.raises(ConfigError, match="64 or 96"):
         build_backbone("random_tiny_cnn", image_size=70)
     with pytest.raises(ConfigError, match="strides"):
-        cnn_from_state(
-            drawn("resnetv2_50x1_bit") if False else {}, model="vgg11", image_size=64, mean=(0,), std=(1,), name="cnn"
-        )
+        visual = SimpleNamespace(feature_info=[{"reduction": 4}, {"reduction": 8}])
+        CnnBackbone(name="cnn", visual=visual, image_size=64, mean=(0,), std=(1,), weights_id="none")
+    with pytest.raises(ConfigError, match=r"1\.\.4"):
+        TINY.encode_image(images(), [5])
+    with pytest.raises(DataError, match="64, 64"):
+        TINY.encode_image(images(1, 32), [1])
+    for call in (lambda: TINY.project(torch.zeros(1)), lambda: TINY.block_attention(1)):
+        with pytest.raises(ConfigError, match=r"convolutional.*choose"):
+            call()
+    with pytest.raises(ConfigError, match="text tower"):
+        TINY.tokenize(["a"])

@@ -42,7 +42,7 @@ def test_plain_tokens_share_one_grid_and_half_precision_is_widened():
     assert torch.equal(maps[0][1, :, 1, 0], level[1, 3])
 
 
-def test_stages_and_blocks():
+def test_layers_and_blocks():
     cnn, clip = build_backbone("random_tiny_cnn"), build_backbone("random_tiny")
     assert quarter_taps(cnn, None, slice(0, 3)) == quarter_taps(clip, None, slice(0, 3)) == (1, 2, 3)
     assert quarter_taps(cnn, [4, 2], slice(1, 3)) == (4, 2)

@@ -43,15 +43,39 @@ def test_exam(options):
     conform(lambda: sowa(temperature=10.0, **options))
 
 
-@pytest.mark.parametrize("protocol", ["standard", "paper"])
-def test_bounds_of_the_maps(protocol):
-    detector = sowa(protocol=protocol)
+def test_bounds_of_the_papers_maps():
+    detector = sowa(protocol="paper")
     prediction = detector(batch().images, detector.fit(Support(CATEGORY, normals(SIZE, 0))))
     low, high = (1 / (1 + math.exp(x)) for x in (2, -2))
     levels = len(detector.taps)
     assert low <= prediction.levels.min() and prediction.levels.max() <= high
     assert low * levels - 1e-5 <= prediction.score_map.min() and prediction.score_map.max() <= high * levels + 1e-5
-    assert (prediction.score > 0).all() and (prediction.score < 1).all()
+    assert torch.equal(prediction.score, prediction.parts["probability"])
+
+
+def test_the_standard_zero_shot_score_hears_class_token_and_pixels():
+    detector = sowa()
+    prediction = detector(batch().images, detector.fit(Support(CATEGORY, normals(SIZE, 0))))
+    pixels = prediction.levels.mean(dim=1).flatten(1).amax(dim=1)  # one percent of this grid is one token
+    torch.testing.assert_close(prediction.score, 0.5 * (prediction.parts["probability"] + pixels))
+
+
+def test_text_map_is_the_smoothed_sum_of_probabilities():
+    detector = sowa(protocol="paper", sigma=0.0)
+    images = batch().images
+    reference = detector.fit(Support(CATEGORY, normals(SIZE, 0)))
+    prototypes = reference["prototypes"].expand(len(images), -1, -1)
+    whole = detector.pixel_probabilities(detector.pixel_logits(detector.encode(images), prototypes))
+    torch.testing.assert_close(detector(images, reference).score_map, whole[:, :, 1].sum(dim=1))
+
+
+def test_scoring_against_several_references_is_scoring_against_each():
+    detector, images = sowa(text_weight=0.5), batch().images
+    references = [detector.fit(Support(CATEGORY, normals(SIZE, k))) for k in (0, 1, 3)]
+    tokens = detector.encode(images)
+    for together, reference in zip(detector.score_each(tokens, references), references, strict=True):
+        assert torch.equal(together.score, detector.score(tokens, reference).score)
+        assert torch.equal(together.score_map, detector.score(tokens, reference).score_map)
 
 
 def test_memory_is_zero_on_the_shots_and_does_not_know_the_adapters():

@@ -1,4 +1,4 @@
-"""timm's convolutional networks. Their taps are stages: tap n is the last map of stride 2 ** (n + 1)."""
+"""timm's convolutional networks: tap n is their last map of stride 2 ** (n + 1), in a ResNet the output of layer n."""
 
 from collections.abc import Mapping, Sequence
 
@@ -59,7 +59,7 @@ class CnnBackbone(Backbone):
         self.freeze()
 
     def encode_image(self, images: Tensor, taps: Sequence[int]) -> PyramidTokens:
-        """As `Backbone.encode_image`; each level has the width and the grid of its stage."""
+        """As `Backbone.encode_image`; each level has a width and a grid of its own."""
         taps = self._checked_taps(taps)
         wanted = sorted(set(taps))
         last, maps = self.visual.forward_intermediates(self._normalised(images), indices=wanted or [DEPTH])
@@ -68,7 +68,7 @@ class CnnBackbone(Backbone):
         return PyramidTokens.of_maps(pooled_BE, [found[tap] for tap in taps])
 
     def project(self, tokens: Tensor) -> Tensor:
-        """Raises ConfigError: stages have no common space."""
+        """Raises ConfigError: the levels have no common space."""
         raise ConfigError(f"backbone '{self.name}' is convolutional, its levels have no joint space: {ADVICE}")
 
     def block_attention(self, tap: int) -> FrozenAttention:

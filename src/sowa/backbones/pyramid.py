@@ -56,8 +56,8 @@ def level_maps(tokens: Tokens) -> list[Tensor]:
 def quarter_taps(backbone: Backbone, taps: Sequence[int] | None, quarters: slice) -> tuple[int, ...]:
     """The taps asked for, else those at some quarters of the tower's depth.
 
-    The methods for convolutional networks name stages: of four taps, stage n is tap n. In a transformer of 12 blocks
-    the same quarters are blocks 3n.
+    The methods for convolutional networks name layers 1 to 4, which are their taps. In a transformer of 12 blocks the
+    same quarters are blocks 3, 6, 9 and 12.
     """
     if taps is not None:
         if not len(taps):

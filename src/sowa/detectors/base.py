@@ -1,7 +1,7 @@
 """The contract of every detector. One paper, one file; parts of a method live in `sowa.nn`."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from torch import Tensor, nn
@@ -47,6 +47,10 @@ class Detector(nn.Module, ABC):
     @abstractmethod
     def score(self, tokens: Tokens, reference: Reference) -> Prediction:
         """`forward` on tokens that are already encoded."""
+
+    def score_each(self, tokens: Tokens, references: Sequence[Reference]) -> list[Prediction]:
+        """`score` against several references; a method overrides it where part of the work is the same for all."""
+        return [self.score(tokens, reference) for reference in references]
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Named loss terms of a labelled batch; their sum is minimised."""

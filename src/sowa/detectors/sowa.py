@@ -4,7 +4,7 @@ B images, V levels, L tokens, D token width, E joint width, S states, C categori
 """
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from sowa.nn.bank import leave_one_out_distance, nearest_distance, unit
 from sowa.nn.losses import image_cross_entropy, pixel_losses
 from sowa.nn.maps import gaussian_smooth, to_grid, top_mean, upsample
 from sowa.nn.prompts import LearntPrompts, pool_states, prompt_sentences
-from sowa.types import ABNORMAL, Batch, Prediction, Reference, Tokens
+from sowa.types import ABNORMAL, NORMAL, Batch, Prediction, Reference, Tokens
 
 __all__ = ["Sowa"]
 
@@ -27,6 +27,15 @@ ANY_CATEGORY = "object"
 
 TOP_FRACTION = 0.01
 """Share of the grid whose largest memory distances make the peak of an image."""
+
+
+class _Text(NamedTuple):
+    """What the text branch says of a batch: the part of a prediction that does not depend on the shots."""
+
+    score_B: Tensor
+    probability_B: Tensor
+    map_BHW: Tensor
+    levels_BVhw: Tensor
 
 
 class Sowa(Detector):
@@ -63,17 +72,23 @@ class Sowa(Detector):
         abnormal_templates: Sequence[str] = ("damaged {}",),
         prompt_length: int = 12,
         temperature: float = 0.07,
-        pixel_temperature: float = 1.0,
+        pixel_temperature: float | Literal["auto"] = "auto",
         sigma: float = 4.0,
         text_weight: float | Literal["auto"] = "auto",
         protocol: str = "standard",
         seed: int = 0,
     ):
-        """`window`: tokens of a window's side, `auto` = half the grid's shorter side; `hidden`: hidden widths of the
-        adapters' linear part; `temperature`, `pixel_temperature`: divide the cosines of image and pixels; `sigma`:
-        smoothing of the text map in pixels; `text_weight`: share 0..1 of the text branch once there are shots (the
-        paper's is 0.5), `auto` = 0.5 on a trained text tower and 0 on a random one; `seed`: initial values."""
+        """A detector with untrained adapters and prompts.
+
+        `window`: tokens of a window's side, `auto` = half the grid's shorter side; `hidden`: hidden widths of the
+        adapters' linear part; `temperature`, `pixel_temperature`: divide the cosines of image and pixels, the latter
+        `auto` = 1 in the paper protocol and the image's in the standard one; `sigma`: smoothing of the text map in
+        pixels; `text_weight`: share 0..1 of the text branch once there are shots (the paper's is 0.5), `auto` = 0.5 on a
+        trained text tower and 0 on a random one; `seed`: initial values.
+        """
         super().__init__()
+        if pixel_temperature == "auto":
+            pixel_temperature = 1.0 if protocol == "paper" else temperature
         _check(adapter, protocol, categories, normal_templates, abnormal_templates, temperature, pixel_temperature)
         self.backbone = backbone
         self.taps = tuple(taps) if taps is not None else tuple(backbone.default_taps)
@@ -170,8 +185,12 @@ class Sowa(Detector):
         ]
 
     def text_map(self, logits_BVShw: Tensor) -> Tensor:
-        """[B, H, W] abnormal probability summed over levels, smoothed."""
-        return gaussian_smooth(self.pixel_probabilities(logits_BVShw)[:, :, ABNORMAL].sum(dim=1), self.sigma)
+        """[B, H, W] abnormal probability summed over levels, smoothed.
+
+        The sigmoid of the upsampled difference is the softmax of the upsampled pair, at half the work.
+        """
+        difference = logits_BVShw[:, :, ABNORMAL] - logits_BVShw[:, :, NORMAL]
+        return gaussian_smooth(self._enlarge(difference).sigmoid().sum(dim=1), self.sigma)
 
     def pixel_probabilities(self, logits_BVShw: Tensor) -> Tensor:
         """[B, V, S, H, W] at image size: logits are upsampled first, then become probabilities."""
@@ -195,34 +214,54 @@ class Sowa(Detector):
         own = torch.stack([leave_one_out_distance(level_KLE, tokens.grid) for level_KLE in projected], dim=1)
         peaks_K = top_mean(own.sum(dim=1), TOP_FRACTION)
         reference["support_peak"] = peaks_K.mean()
-        prototypes_KSE = reference["prototypes"].expand(len(tokens.cls), -1, -1)
-        probability = self.image_logits(tokens, prototypes_KSE).softmax(dim=-1)[:, ABNORMAL]
-        reference["support_scores"] = self._fused_score(probability, peaks_K, reference["support_peak"])
-        memory = self._enlarge(to_grid(own.sum(dim=1), tokens.grid))
-        fused = self._fused_map(self.text_map(self.pixel_logits(tokens, prototypes_KSE)), memory)
+        text = self._text(tokens, reference["prototypes"])
+        reference["support_scores"] = self._fused_score(text.score_B, peaks_K, reference["support_peak"])
+        fused = self._fused_map(text.map_BHW, self._enlarge(to_grid(own.sum(dim=1), tokens.grid)))
         reference["support_level"] = top_mean(fused, TOP_FRACTION).mean()
         return reference
 
-    @torch.no_grad()
     def score(self, tokens: Tokens, reference: Reference) -> Prediction:
         """Image score, fused map [B, H, W], abnormal probability of each level on the grid [B, V, h, w].
 
         `parts`: `probability` [B] of the class token, `peak` [B] largest value of the fused map, `text_map` and, with
         K > 0, `memory_map` [B, H, W].
         """
-        prototypes_BSE = reference["prototypes"].expand(len(tokens.cls), -1, -1)
-        probability = self.image_logits(tokens, prototypes_BSE).softmax(dim=-1)[:, ABNORMAL]
+        return self.score_each(tokens, [reference])[0]
+
+    @torch.no_grad()
+    def score_each(self, tokens: Tokens, references: Sequence[Reference]) -> list[Prediction]:
+        """`score` against several references; the text branch runs once for all that share their prototypes."""
+        texts: list[tuple[Tensor, _Text]] = []
+        predictions = []
+        for reference in references:
+            prototypes_SE = reference["prototypes"]
+            text = next((text for known, text in texts if torch.equal(known, prototypes_SE)), None)
+            if text is None:
+                text = self._text(tokens, prototypes_SE)
+                texts.append((prototypes_SE, text))
+            predictions.append(self._predict(tokens, reference, text))
+        return predictions
+
+    def _text(self, tokens: Tokens, prototypes_SE: Tensor) -> "_Text":
+        prototypes_BSE = prototypes_SE.expand(len(tokens.cls), -1, -1)
         logits = self.pixel_logits(tokens, prototypes_BSE)
-        fused = self.text_map(logits)
-        parts = {"probability": probability, "text_map": fused}
-        score = probability
+        probability = self.image_logits(tokens, prototypes_BSE).softmax(dim=-1)[:, ABNORMAL]
+        levels_BVhw = logits.softmax(dim=2)[:, :, ABNORMAL]
+        if self.protocol == "paper":
+            return _Text(probability, probability, self.text_map(logits), levels_BVhw)
+        score = 0.5 * (probability + top_mean(levels_BVhw.mean(dim=1), TOP_FRACTION))
+        return _Text(score, probability, self.text_map(logits), levels_BVhw)
+
+    def _predict(self, tokens: Tokens, reference: Reference, text: "_Text") -> Prediction:
+        score, fused = text.score_B, text.map_BHW
+        parts = {"probability": text.probability_B, "text_map": fused}
         if "bank" in reference:
             memory = self.memory_grid(tokens, reference["bank"])
             parts["memory_map"] = self._enlarge(memory)
             fused = self._fused_map(fused, parts["memory_map"])
-            score = self._few_shot_score(probability, memory, fused, reference)
+            score = self._few_shot_score(score, memory, fused, reference)
         parts["peak"] = fused.flatten(1).amax(dim=1)
-        return Prediction(score=score, score_map=fused, levels=logits.softmax(dim=2)[:, :, ABNORMAL], parts=parts)
+        return Prediction(score=score, score_map=fused, levels=text.levels_BVhw, parts=parts)
 
     def memory_grid(self, tokens: Tokens, bank_VME: Tensor) -> Tensor:
         """[B, h, w] distance to the memory bank summed over levels, each level in 0..2."""
@@ -230,22 +269,22 @@ class Sowa(Detector):
         distance_BL = sum(nearest_distance(self.backbone.project(level), bank_ME) for level, bank_ME in levels)
         return to_grid(distance_BL, tokens.grid)
 
-    def _few_shot_score(self, probability: Tensor, memory: Tensor, fused: Tensor, reference: Reference) -> Tensor:
+    def _few_shot_score(self, text_score: Tensor, memory: Tensor, fused: Tensor, reference: Reference) -> Tensor:
         if self.protocol == "paper":  # a stand-in on a fixed scale; the evaluation replaces it over the whole test set
-            return 0.5 * (probability + fused.flatten(1).amax(dim=1) / (3 * len(self.taps)))
-        return self._fused_score(probability, top_mean(memory, TOP_FRACTION), reference["support_peak"])
+            return 0.5 * (text_score + fused.flatten(1).amax(dim=1) / (3 * len(self.taps)))
+        return self._fused_score(text_score, top_mean(memory, TOP_FRACTION), reference["support_peak"])
 
     def _fused_map(self, text_map: Tensor, memory_map: Tensor) -> Tensor:
         """Twice the weighted mean: with the paper's weight of 0.5 it is the paper's plain sum."""
         return 2 * (self.text_weight * text_map + (1 - self.text_weight) * memory_map)
 
-    def _fused_score(self, probability_B: Tensor, peak_B: Tensor, support_peak: Tensor) -> Tensor:
-        """[B] in 0..1: weighted mean of the class token's probability and of peak / (peak + support peak).
+    def _fused_score(self, text_B: Tensor, peak_B: Tensor, support_peak: Tensor) -> Tensor:
+        """[B] in 0..1: weighted mean of the text branch's score and of peak / (peak + support peak).
 
         A peak like those of the support counts 0.5, a much larger one 1; 0 where even the support has no distance.
         """
         raised = peak_B / (peak_B + support_peak).clamp(min=1e-12)
-        return self.text_weight * probability_B + (1 - self.text_weight) * raised
+        return self.text_weight * text_B + (1 - self.text_weight) * raised
 
     # ---- training
 
