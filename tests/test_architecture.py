@@ -25,7 +25,8 @@ ARROWS = {
     "calibration": LEAVES,
     "detectors": LEAVES | {"backbones", "nn"},
     "artifact": LEAVES | {"archive", "detectors"},
-    "training": LEAVES | {"backbones", "detectors", "nn", "data", "metrics", "artifact", "calibration", "figures", "wheels"},
+    "training": LEAVES
+    | {"backbones", "detectors", "nn", "data", "metrics", "artifact", "calibration", "figures", "wheels"},
     "demo": LEAVES | {"training", "backbones", "detectors", "data", "metrics", "figures", "calibration", "wheels"},
     "cli": LEAVES | {"training", "demo", "artifact", "data", "wheels"},
     "configs": set(),

@@ -33,6 +33,8 @@ class Sample:
     """0 normal, 1 anomalous."""
     defect: str = "good"
     """Folder or type name of the defect, `good` for a normal image."""
+    group: str = ""
+    """Production lot, module or run, where the data set tells: shots are spread over as many groups as there are."""
     masks: tuple[Path, ...] = ()
     """Mask files; their union of pixels > 0 is the defect. Empty for a normal image and where no pixel truth exists."""
 

@@ -87,3 +87,19 @@ def test_record_of_another_data_set_or_of_a_defect_is_refused():
         shots_from_record(record, samples[1:])
     with pytest.raises(DataError, match="is a defective image"):
         shots_from_record(record, [replace(samples[0], label=1), *samples[1:]])
+
+
+@given(st.integers(0, 20), st.lists(st.sampled_from("abc"), min_size=4, max_size=12))
+def test_shots_are_spread_over_groups(seed, groups):
+    samples = [replace(sample, group=group) for sample, group in zip(pool(normals=len(groups)), groups, strict=False)]
+    chosen = draw_shots(samples, dataset="elpv", k=len(groups), seed=seed)["bottle"]
+    kinds = len(set(groups))
+    assert len({sample.group for sample in chosen[:kinds]}) == kinds
+    assert sorted(sample.name for sample in chosen) == sorted(sample.name for sample in samples)
+
+
+def test_without_groups_the_permutation_stands():
+    lone = [replace(sample, group="one") for sample in pool()]
+    assert names(draw_shots(lone, dataset="mvtec", k=4, seed=1)) == names(
+        draw_shots(pool(), dataset="mvtec", k=4, seed=1)
+    )

@@ -81,7 +81,7 @@ def test_position_bias_stays_between_zero_and_sixteen():
     attention.position[2].weight.data.mul_(1000)
     bias = attention.position_bias()
     assert bias.shape == (HEADS, 9, 9)
-    assert 0 <= bias.min() and bias.max() <= 16
+    assert bias.min() >= 0 and bias.max() <= 16
 
 
 def test_no_mask_where_nothing_is_shifted_or_padded():

@@ -15,7 +15,6 @@ import torch
 from tests.parity.reader import Golden, UnreadableError
 from tests.parity.report import Row
 
-
 METHODS = (
     "sowa",
     "metrics",

@@ -167,9 +167,9 @@ _ELPV_POOL = (
 def read_elpv(root: Path, split: str) -> Found:
     """`labels.csv` (`images/cellNNNN.png  p  type`, no header); categories `mono` and `poly`; no masks.
 
-    Ten modules give their cells of p = 0 to `train`: 113 mono, 189 poly. Cells with a defect are test; good test cells
-    come from the other modules only, so a shot never shares a module with them. Split `certain` keeps p = 0 against
-    p = 1, the usual protocol; `half` takes all cells, anomalous from p = 1/2.
+    Ten modules give their cells of p = 0 to `train`: 113 mono, 189 poly; the module is their group. Cells with a defect
+    are test; good test cells come from the other modules only, so a shot never shares a module with them. Split
+    `certain` keeps p = 0 against p = 1, the usual protocol; `half` takes all cells, anomalous from p = 1/2.
     """
     home = _elpv_home(root) or root
     table = home / "labels.csv"
@@ -191,16 +191,26 @@ def _elpv_row(where: str, line: str, split: str) -> Row | None:
     except ValueError:
         raise DataError(f"{where}: expected 'images/cellNNNN.png probability mono|poly', got '{line[:80]}'") from None
     certain, label = probability in (0.0, 1.0), int(probability >= 0.5)
-    pooled = not label and _elpv_pooled(image)
-    if not certain and (pooled or split == "certain"):
+    module = "" if label else _elpv_module(image)
+    if not certain and (module or split == "certain"):
         return None
-    place = "train" if pooled else "test"
-    return Row(where=where, image=image, mask="", category=kind, split=place, label=label, defect="defective")
+    return Row(
+        where=where,
+        image=image,
+        mask="",
+        category=kind,
+        split="train" if module else "test",
+        label=label,
+        defect="defective",
+        group=module,
+    )
 
 
-def _elpv_pooled(image: str) -> bool:
+def _elpv_module(image: str) -> str:
+    """First and last cell of the module of the pool that holds the image, empty if none does."""
     digits = re.search(r"(\d+)\.\w+$", image)
-    return digits is not None and any(int(digits[1]) in module for module in _ELPV_POOL)
+    number = int(digits[1]) if digits else 0
+    return next((f"{module[0]:04}-{module[-1]:04}" for module in _ELPV_POOL if number in module), "")
 
 
 def fits_elpv(root: Path) -> bool:

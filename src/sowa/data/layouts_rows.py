@@ -52,6 +52,7 @@ class Row:
     split: str
     label: int
     defect: str
+    group: str = ""
 
 
 class Files:
@@ -135,6 +136,7 @@ def _sample(row: Row, base: Path, image: Path, masks: tuple[Path, ...]) -> Sampl
         label=row.label,
         defect=(row.defect or "anomaly") if row.label else "good",
         masks=masks,
+        group=row.group,
     )
 
 

@@ -2,10 +2,12 @@
 
 The normals of the split `train`, sorted by name, are shuffled once by
 `numpy.random.default_rng(crc32("data set/category") + 1000 * seed)`; the first k are the shots. So the shots of k = 1
-are among those of k = 2 and 4, and neither the file system nor the order of reading has a say.
+are among those of k = 2 and 4, and neither the file system nor the order of reading has a say. Where a data set tells
+groups (the modules of ELPV), the first of each group come first, so that a few shots are not all of one lot.
 """
 
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypedDict
 
@@ -54,7 +56,17 @@ def _draw(pool: list[Sample], dataset: str, category: str, k: int, seed: int, al
         )
     generator = np.random.default_rng(zlib.crc32(f"{dataset}/{category}".encode()) + 1000 * seed)
     ordered = sorted(pool, key=lambda sample: sample.name)
-    return [ordered[i] for i in generator.permutation(len(ordered))[:k]]
+    return _spread([ordered[i] for i in generator.permutation(len(ordered))])[:k]
+
+
+def _spread(drawn: list[Sample]) -> list[Sample]:
+    """The same images, first one of every group in the order of the draw, then a second of every group, and so on."""
+    seen: Counter[str] = Counter()
+    turns = []
+    for sample in drawn:
+        turns.append(seen[sample.group])
+        seen[sample.group] += 1
+    return [sample for _, sample in sorted(zip(turns, drawn, strict=True), key=lambda pair: pair[0])]
 
 
 def shots_record(shots: Mapping[str, Sequence[Sample]], *, dataset: str, k: int, seed: int) -> ShotsRecord:

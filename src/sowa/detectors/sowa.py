@@ -83,8 +83,8 @@ class Sowa(Detector):
         `window`: tokens of a window's side, `auto` = half the grid's shorter side; `hidden`: hidden widths of the
         adapters' linear part; `temperature`, `pixel_temperature`: divide the cosines of image and pixels, the latter
         `auto` = 1 in the paper protocol and the image's in the standard one; `sigma`: smoothing of the text map in
-        pixels; `text_weight`: share 0..1 of the text branch once there are shots (the paper's is 0.5), `auto` = 0.5 on a
-        trained text tower and 0 on a random one; `seed`: initial values.
+        pixels; `text_weight`: share 0..1 of the text branch once there are shots (the paper's is 0.5), `auto` = 0.5 on
+        a trained text tower and 0 on a random one; `seed`: initial values.
         """
         super().__init__()
         if pixel_temperature == "auto":

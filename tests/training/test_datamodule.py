@@ -1,0 +1,59 @@
+"""The order of the batches: a pure function of (seed, step)."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sowa.data.dataset import ImageDataset
+from sowa.errors import ConfigError
+from sowa.training.datamodule import AuxiliaryData, StepSampler
+
+
+def sampler(count, batch_size, seed=0, step=0, rank=0, world=1):
+    return StepSampler(count=count, batch_size=batch_size, seed=seed, step=lambda: step, rank=rank, world=world)
+
+
+sizes = {"count": st.integers(1, 40), "batch_size": st.integers(1, 9), "seed": st.integers(0, 5)}
+
+
+@given(**sizes, epoch=st.integers(0, 3))
+def test_an_epoch_sees_every_index_once(count, batch_size, seed, epoch):
+    batches = list(sampler(count, batch_size, seed, step=epoch * -(-count // batch_size)))
+    assert sorted(index for batch in batches for index in batch) == list(range(count))
+    assert len(batches) == len(sampler(count, batch_size))
+    assert all(len(batch) == batch_size for batch in batches[:-1])
+
+
+@given(**sizes, step=st.integers(0, 60))
+def test_starting_anywhere_yields_the_rest_of_that_epoch(count, batch_size, seed, step):
+    length = len(sampler(count, batch_size))
+    whole = list(sampler(count, batch_size, seed, step=step // length * length))
+    assert list(sampler(count, batch_size, seed, step=step)) == whole[step % length :]
+
+
+def test_epochs_and_seeds_differ():
+    orders = [list(sampler(30, 30, seed, step)) for seed in (0, 1) for step in (0, 1)]
+    assert all(orders.count(order) == 1 for order in orders)
+
+
+@settings(max_examples=50)
+@given(count=st.integers(1, 40), each=st.integers(1, 4), world=st.integers(1, 4), step=st.integers(0, 30))
+def test_devices_share_the_batches_of_one(count, each, world, step):
+    size = each * world
+    alone = list(sampler(count, size, step=step))
+    shares = [list(sampler(count, size, step=step, rank=rank, world=world)) for rank in range(world)]
+    assert {len(share) for share in shares} == {len(alone)}
+    for batch, *parts in zip(alone, *shares, strict=True):
+        assert len({len(part) for part in parts}) == 1, "a device without images would leave the others waiting"
+        assert {index for part in parts for index in part} == set(batch)
+
+
+@pytest.mark.parametrize(("batch_size", "world"), [(0, 1), (-2, 1), (3, 2)])
+def test_batches_that_cannot_be_split(batch_size, world):
+    with pytest.raises(ConfigError, match=f"batch_size={batch_size}"):
+        sampler(10, batch_size, world=world)
+
+
+def test_nothing_to_train_on():
+    with pytest.raises(ConfigError, match="empty"):
+        AuxiliaryData(dataset=ImageDataset(samples=[], image_size=56))
