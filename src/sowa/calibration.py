@@ -14,9 +14,11 @@ SPREAD_FLOOR = 0.02
 def support_threshold(support_scores_K: Tensor) -> float:
     """Score above which an image is called anomalous, from what K normal images score when left out in turn.
 
-    Mean plus `SPREADS` sample deviations (at least `SPREAD_FLOOR`), never below the highest of them. Four shots cannot
-    promise a false-alarm rate: this is a rule of thumb until more normal images are at hand.
+    Median plus `SPREADS` spreads; the spread is the median distance from the median, scaled to the standard deviation
+    of a Gaussian, at least `SPREAD_FLOOR`. Medians, because one shot of another lot looks odd once it is left out. Four
+    shots cannot promise a false-alarm rate: this is a rule of thumb until more normal images are at hand.
     """
     scores = support_scores_K.double()
-    spread = scores.std().item() if len(scores) > 1 else 0.0
-    return max(scores.mean().item() + SPREADS * max(spread, SPREAD_FLOOR), scores.max().item())
+    middle = scores.quantile(0.5)
+    spread = 1.4826 * (scores - middle).abs().quantile(0.5).item()
+    return middle.item() + SPREADS * max(spread, SPREAD_FLOOR)

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 PICTURE = 256
-AUXILIARY_GOOD, AUXILIARY_BAD = 10, 14
+AUXILIARY_GOOD, AUXILIARY_BAD = 6, 9
 TARGETS = ("cable", "leather")
-TARGET_TRAIN, TARGET_GOOD, TARGET_BAD = 8, 20, 24
-PER_LABEL = 100
+TARGET_TRAIN, TARGET_GOOD, TARGET_BAD = 6, 16, 20
+PER_LABEL = 75
 """ELPV cells of each type and label that are scored, spread evenly over the test list; all of them with --full."""
 EPOCHS = 1
 SHOTS, DRAWS = (0, 1, 4), 3
@@ -102,7 +102,7 @@ def _prepare(out: Path, seed: int, full: bool, cache_dir: Path | None) -> "tuple
         _auxiliary_root(out, seed),
         seed=seed,
         categories=AUXILIARY,
-        train_good=1,
+        train_good=0,
         test_good=AUXILIARY_GOOD,
         test_bad=AUXILIARY_BAD,
         size=PICTURE,

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -24,19 +25,26 @@ SMALL = ["backbone=random_tiny", "backbone.image_size=56", "logger=none", "data.
 DEADLINE = 300
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def processes(data_dir, tmp_path_factory):
-    """The seed command, and a training of very many epochs to be killed; both under way while other tests run."""
+    """The seed command, and an endless training, killed at its first checkpoint; both run beside the other tests."""
     home = tmp_path_factory.mktemp("runs")
     endless = [*SMALL, "save_every_steps=2", "trainer.max_epochs=100000", f"paths.output_dir={home}/killed"]
     running = {
         "seed": _start([*SEED_COMMAND, f"paths.data_dir={data_dir}"], home),
         "killed": _start([*endless, f"paths.data_dir={data_dir}"], home),
     }
+    Thread(target=_kill_once_saved, args=(running["killed"], home / "killed/checkpoints/last.ckpt")).start()
     yield home, running
     for process in running.values():
         process.kill()
         process.communicate()
+
+
+def _kill_once_saved(process, state):
+    while process.poll() is None and not state.exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
 
 
 def _start(words, home):
@@ -46,74 +54,6 @@ def _start(words, home):
     return subprocess.Popen(
         command, cwd=home, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-
-
-@pytest.fixture(scope="module")
-def seed_run(processes):
-    home, running = processes
-    out, err = running["seed"].communicate(timeout=DEADLINE)
-    assert running["seed"].returncode == 0, err
-    (folder,) = (home / "runs/train/sowa_visa_sowa_hfwa_random_tiny").iterdir()
-    return folder, out, err
-
-
-def test_the_seed_command(seed_run):
-    folder, out, err = seed_run
-    names = {path.name for path in folder.iterdir()}
-    assert names >= {"config.yaml", "run.json", "metrics.json", "scores.csv", "shots.json", "trained.safetensors"}
-    run = json.loads((folder / "run.json").read_text())
-    assert (run["status"], run["steps"], run["seed"]) == ("finished", 2, 0)
-    assert run["backbone"] == {"name": "random_tiny", "weights_id": "random:seed=0"}
-    assert run["overrides"][: len(SEED_COMMAND)] == SEED_COMMAND
-    with open(folder / "scores.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert {row["category"] for row in rows} == {"visa/candle", "visa/pcb1"}
-    assert {(row["k"], row["seed"]) for row in rows} == {("0", "0"), ("4", "0")}
-    assert len(rows) == 2 * 8  # two draws of the four test images of two categories
-    assert (folder / "csv/version_0/metrics.csv").read_text().startswith("epoch,step,train/loss")
-    assert "candle" in out
-    assert err.strip().splitlines()[-1].endswith(str(folder))
-    assert "Warning" not in err
-
-
-def test_evaluating_the_run_gives_its_numbers(seed_run, data_dir, tmp_path, monkeypatch):
-    folder, _, _ = seed_run
-    words = [f"ckpt_path={folder}", f"paths.data_dir={data_dir}", f"paths.output_dir={tmp_path}/eval"]
-    monkeypatch.setattr(sys, "argv", ["src/eval.py", *words])
-    with pytest.raises(SystemExit) as done:
-        runpy.run_path(str(ROOT / "src/eval.py"), run_name="__main__")
-    assert done.value.code == 0
-    for name in ("metrics.json", "scores.csv", "shots.json"):
-        assert (tmp_path / "eval" / name).read_bytes() == (folder / name).read_bytes(), name
-
-
-def test_weights_are_not_judged_on_what_they_were_trained_on(seed_run, data_dir, tmp_path):
-    words = [f"ckpt_path={seed_run[0]}", f"paths.data_dir={data_dir}", f"paths.runs_dir={tmp_path}"]
-    with pytest.raises(SowaError, match=r"trained on mvtec \(bottle, grid\)"):
-        eval_main([*words, "data=sowa_mvt"])
-
-
-def test_a_killed_process_resumes_with_the_bits_of_one_that_lived(processes, data_dir, tmp_path):
-    home, running = processes
-    state = home / "killed/checkpoints/last.ckpt"
-    end = time.monotonic() + DEADLINE
-    while not state.exists():
-        assert running["killed"].poll() is None, running["killed"].communicate()[1]
-        assert time.monotonic() < end
-        time.sleep(0.01)
-    running["killed"].send_signal(signal.SIGKILL)
-    assert running["killed"].wait() == -signal.SIGKILL
-    epochs = read_state(state)["epoch"] + 2
-    same = [*SMALL, "save_every_steps=2", f"trainer.max_epochs={epochs}"]
-    places = [f"paths.output_dir={home}/killed", f"paths.data_dir={data_dir}"]
-    assert train_main([*same, *places, "resume=true", "test=false"]) == 0
-    whole = prepare(data_dir, tmp_path, same)
-    whole.fit()
-    assert digest(read_trained(home / "killed/trained.safetensors")[0]) == digest(whole.detector.trained_state())
-    run = json.loads((home / "killed/run.json").read_text())
-    assert run["status"] == "finished"
-    assert run["attempts"][0]["status"] == "running", "a killed process cannot say that it ended"
-    assert run["resumed_from"] == str(state)
 
 
 def test_the_linear_variant_and_the_papers_protocol(data_dir, tmp_path):
@@ -215,3 +155,69 @@ def test_help_and_composed_settings(capsys):
     assert "seed: 5" in capsys.readouterr().out
     with pytest.raises(ConfigError, match="--help"):
         train_main(["--nonsense"])
+
+
+# ---- what the processes left, last because they take the longest
+
+
+@pytest.fixture(scope="module")
+def seed_run(processes):
+    home, running = processes
+    out, err = running["seed"].communicate(timeout=DEADLINE)
+    assert running["seed"].returncode == 0, err
+    (folder,) = (home / "runs/train/sowa_visa_sowa_hfwa_random_tiny").iterdir()
+    return folder, out, err
+
+
+def test_the_seed_command(seed_run):
+    folder, out, err = seed_run
+    names = {path.name for path in folder.iterdir()}
+    assert names >= {"config.yaml", "run.json", "metrics.json", "scores.csv", "shots.json", "trained.safetensors"}
+    run = json.loads((folder / "run.json").read_text())
+    assert (run["status"], run["steps"], run["seed"]) == ("finished", 2, 0)
+    assert run["backbone"] == {"name": "random_tiny", "weights_id": "random:seed=0"}
+    assert run["overrides"][: len(SEED_COMMAND)] == SEED_COMMAND
+    with open(folder / "scores.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["category"] for row in rows} == {"visa/candle", "visa/pcb1"}
+    assert {(row["k"], row["seed"]) for row in rows} == {("0", "0"), ("4", "0")}
+    assert len(rows) == 2 * 8  # two draws of the four test images of two categories
+    assert (folder / "csv/version_0/metrics.csv").read_text().startswith("epoch,step,train/loss")
+    assert "candle" in out
+    assert err.strip().splitlines()[-1].endswith(str(folder))
+    assert "Warning" not in err
+
+
+def test_evaluating_the_run_gives_its_numbers(seed_run, data_dir, tmp_path, monkeypatch):
+    folder, _, _ = seed_run
+    words = [f"ckpt_path={folder}", f"paths.data_dir={data_dir}", f"paths.output_dir={tmp_path}/eval"]
+    monkeypatch.setattr(sys, "argv", ["src/eval.py", *words])
+    with pytest.raises(SystemExit) as done:
+        runpy.run_path(str(ROOT / "src/eval.py"), run_name="__main__")
+    assert done.value.code == 0
+    for name in ("metrics.json", "scores.csv", "shots.json"):
+        assert (tmp_path / "eval" / name).read_bytes() == (folder / name).read_bytes(), name
+
+
+def test_weights_are_not_judged_on_what_they_were_trained_on(seed_run, data_dir, tmp_path):
+    words = [f"ckpt_path={seed_run[0]}", f"paths.data_dir={data_dir}", f"paths.runs_dir={tmp_path}"]
+    with pytest.raises(SowaError, match=r"trained on mvtec \(bottle, grid\)"):
+        eval_main([*words, "data=sowa_mvt"])
+
+
+def test_a_killed_process_resumes_with_the_bits_of_one_that_lived(processes, data_dir, tmp_path):
+    home, running = processes
+    state = home / "killed/checkpoints/last.ckpt"
+    _, err = running["killed"].communicate(timeout=DEADLINE)
+    assert running["killed"].returncode == -signal.SIGKILL, err
+    epochs = read_state(state)["epoch"] + 2
+    same = [*SMALL, "save_every_steps=2", f"trainer.max_epochs={epochs}"]
+    places = [f"paths.output_dir={home}/killed", f"paths.data_dir={data_dir}"]
+    assert train_main([*same, *places, "resume=true", "test=false"]) == 0
+    whole = prepare(data_dir, tmp_path, same)
+    whole.fit()
+    assert digest(read_trained(home / "killed/trained.safetensors")[0]) == digest(whole.detector.trained_state())
+    run = json.loads((home / "killed/run.json").read_text())
+    assert run["status"] == "finished"
+    assert run["attempts"][0]["status"] == "running", "a killed process cannot say that it ended"
+    assert run["resumed_from"] == str(state)

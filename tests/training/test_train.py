@@ -21,7 +21,7 @@ def test_call_names_what_there_is():
 
     assert call(function, {"first": 1}, what="part") == (1, 2)
     assert call(function, {}, what="part", first=3) == (3, 2)
-    with pytest.raises(UnknownNameError, match="setting of part 'frist' .did you mean 'first'"):
+    with pytest.raises(UnknownNameError, match=r"setting of part 'frist' .did you mean 'first'"):
         call(function, {"frist": 1}, what="part")
 
 

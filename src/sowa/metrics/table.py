@@ -109,21 +109,22 @@ def print_table(summary: Mapping[str, Any], console: "Console | None" = None) ->
         for k, group in by_k.items():
             draws = len(group["draws"])
             names = [name for name, cell in group["mean"].items() if cell["values"]]
+            gap = "\n" if len(names) > 4 else ""  # eight columns with a spread do not fit a terminal side by side
             table = Table(title=escape(f"{dataset}, {k}, {draws} draw{'s' * (draws != 1)} (percent)"))
             table.add_column("category", no_wrap=True)
             for name in names:
                 table.add_column(name.replace("_", "\n", 1), justify="right")  # image_auroc on two lines: narrow
             for category, cells in group["categories"].items():
-                table.add_row(escape(category), *(_percent(cells[name]) for name in names))
+                table.add_row(escape(category), *(_percent(cells[name], gap) for name in names))
             table.add_section()
-            table.add_row("mean", *(_percent(group["mean"][name]) for name in names), style="bold")
+            table.add_row("mean", *(_percent(group["mean"][name], gap) for name in names), style="bold")
             console.print(table, *_notes(group), sep="\n", highlight=False, markup=False)
 
 
-def _percent(cell: Mapping[str, float]) -> str:
+def _percent(cell: Mapping[str, float], gap: str) -> str:
     if not cell["values"]:
         return "-"
-    spread = "" if math.isnan(cell["std"]) else f"±{100 * cell['std']:.1f}"
+    spread = "" if math.isnan(cell["std"]) else f"{gap}±{100 * cell['std']:.1f}"
     return f"{100 * cell['mean']:.1f}{spread}{'*' if cell['undefined'] else ''}"
 
 

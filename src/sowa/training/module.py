@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from sowa.detectors.base import Detector
-from sowa.errors import ArtifactError, ConfigError, SowaError
+from sowa.errors import ConfigError, SowaError
+from sowa.training.record import refuse_other_training
 from sowa.types import Batch
 
 __all__ = ["LitDetector"]
@@ -112,17 +113,6 @@ class LitDetector(pl.LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.refuse_other(checkpoint)
+        refuse_other_training(self.identity, checkpoint["sowa"]["identity"])
         self._plateau_state = checkpoint["sowa"]["plateau"]
         self.loss_sum, self.loss_count = checkpoint["sowa"]["loss"]
-
-    def refuse_other(self, checkpoint: Mapping[str, Any]) -> None:
-        """Stop if the checkpoint comes from a training with other settings, data or backbone."""
-        own = checkpoint["sowa"]
-        keys = self.identity.keys() | own["identity"].keys()
-        for key in sorted(keys, key=lambda name: (name.count("."), name)):
-            if self.identity.get(key) != own["identity"].get(key):
-                raise ArtifactError(
-                    f"cannot resume: the checkpoint was trained with {key}={own['identity'].get(key)},"
-                    f" this run has {key}={self.identity.get(key)}; use the same settings or start a new run"
-                )

@@ -14,10 +14,10 @@ from typing import Any
 
 import yaml
 
-from sowa.errors import ConfigError
+from sowa.errors import ArtifactError, ConfigError
 from sowa.metrics.table import write_json
 
-__all__ = ["RunFolder", "identity", "lasting", "machine_facts", "open_folder"]
+__all__ = ["RunFolder", "identity", "lasting", "machine_facts", "open_folder", "refuse_other_training"]
 
 PACKAGES = ("sowa", "torch", "lightning", "open_clip_torch", "timm", "numpy", "pillow")
 LAUNCHED = "SOWA_RUN_FOLDER"
@@ -124,6 +124,16 @@ def identity(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Dotted key -> value of all that decides the weights after a number of steps; works on `lasting` settings too."""
     flat = _flatten("", lasting(settings))
     return {key: value for key, value in flat if not key.startswith(("data.target.", "choices."))}
+
+
+def refuse_other_training(mine: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    """Stop if a checkpoint's identity is not that of this run."""
+    for key in sorted(mine.keys() | found.keys(), key=lambda name: (name.count("."), name)):
+        if mine.get(key) != found.get(key):
+            raise ArtifactError(
+                f"cannot resume: the checkpoint was trained with {key}={found.get(key)},"
+                f" this run has {key}={mine.get(key)}; use the same settings or start a new run"
+            )
 
 
 def _without(values: Mapping[str, Any], left_out: frozenset[str]) -> dict[str, Any]:

@@ -112,8 +112,8 @@ def refuse_trained_on(target: Source, about: Mapping[str, Any]) -> None:
     shared = {sample.category for sample in target.samples} & set(trained_on.get("categories", ()))
     if trained_on.get("dataset") == target.dataset and shared:
         raise ConfigError(
-            f"these weights were trained on {target.dataset} ({', '.join(sorted(shared))}): they cannot be judged on it;"
-            " choose another data set as data.target"
+            f"these weights were trained on {target.dataset} ({', '.join(sorted(shared))}): they cannot be judged on"
+            " it; choose another data set as data.target"
         )
 
 

@@ -23,7 +23,7 @@ from sowa.training.callbacks import AtomicCheckpoints, PlainProgress, SaveState,
 from sowa.training.checkpoint import read_state, save_trained
 from sowa.training.datamodule import AuxiliaryData
 from sowa.training.module import LitDetector
-from sowa.training.record import LAUNCHED, RunFolder, identity, lasting
+from sowa.training.record import LAUNCHED, RunFolder, identity, lasting, refuse_other_training
 from sowa.training.sources import Source, auxiliary_images
 
 __all__ = ["Training", "auxiliary_data", "describe"]
@@ -96,7 +96,7 @@ class Training:
         )
         self.state = _state_to_resume(settings, folder)
         if self.state is not None:
-            self.shell.refuse_other(read_state(self.state))
+            refuse_other_training(self.shell.identity, read_state(self.state)["sowa"].get("identity", {}))
         with quiet():
             self.trainer = _trainer(settings, folder)
 
