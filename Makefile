@@ -25,7 +25,7 @@ demo: $(VENV)/.ready  ## train, adapt to four good pictures, find defects; pictu
 	$(BIN)/sowa demo
 
 test: $(VENV)/.ready-test  ## all tests but the slow ones
-	$(PYTEST) -m "not slow and not weights"
+	$(PYTEST) -n auto --dist loadfile -m "not slow and not weights"
 
 test-slow: $(VENV)/.ready-test  ## the slow tests
 	$(PYTEST) -m slow

@@ -1,6 +1,22 @@
-"""Settings of the whole test run."""
+"""Settings of the whole test run, and two tiny data sets in the original layouts, drawn once."""
 
+import pytest
 import torch
+from hypothesis import settings
+
+from tests import trees
 
 # Tests are many and tiny: two threads per operation only wait for each other, several times slower on a busy machine.
 torch.set_num_threads(1)
+# A slow machine is no fault of the code.
+settings.register_profile("tests", deadline=None)
+settings.load_profile("tests")
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory):
+    torch.set_num_threads(1)
+    home = tmp_path_factory.mktemp("data sets")
+    trees.mvtec(home / "mvtec_anomaly_detection", size=(40, 30))
+    trees.visa(home / "VisA_20220922", size=(40, 30))
+    return home

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from sowa import __version__
+from sowa.cli_data import data
 from sowa.errors import SowaError
 
 __all__ = ["app", "main"]
@@ -22,6 +23,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.add_typer(data, name="data")
 
 THROUGH = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 """For commands whose words are settings: all of them, `--help` too, reach the command's own door."""

@@ -139,7 +139,7 @@ def _spread(samples: "Sequence[Sample]", most: int) -> "list[Sample]":
 
 def _train(out: Path, seed: int, key: str, detector: "Detector", cache_dir: Path | None) -> None:
     """Put trained tensors into the detector: those of an earlier run with the same settings, else by training now."""
-    from sowa.training.checkpoint import load_trained
+    from sowa.artifact import load_trained
     from sowa.training.run import train_main
 
     folder = out / f"train-{key}"
@@ -162,8 +162,8 @@ def _train(out: Path, seed: int, key: str, detector: "Detector", cache_dir: Path
 
 
 def _score(detector: "Detector", sources: "dict[str, list[Sample]]", seed: int) -> "Evaluation":
-    from sowa.training.callbacks import evaluation_progress
     from sowa.training.evaluate import Evaluation, evaluate
+    from sowa.training.progress import evaluation_progress
 
     result = Evaluation()
     for dataset, samples in sources.items():

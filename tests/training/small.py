@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
+from sowa.artifact import digest
 from sowa.detectors.base import Detector
 from sowa.training.build import build
-from sowa.training.checkpoint import digest
 from sowa.training.compose import compose_job
 from sowa.training.record import RunFolder
 from sowa.training.sources import read_source

@@ -5,9 +5,9 @@ import os
 import pytest
 import torch
 
+from sowa import artifact as checkpoint
+from sowa.artifact import read_state
 from sowa.errors import ArtifactError
-from sowa.training import checkpoint
-from sowa.training.checkpoint import read_state
 from tests.training.small import Killed, prepare, train
 
 # Three epochs of three steps; the rate falls after the second and the third.

@@ -13,8 +13,8 @@ from threading import Thread
 
 import pytest
 
+from sowa.artifact import digest, read_state, read_trained
 from sowa.errors import ConfigError, SowaError
-from sowa.training.checkpoint import digest, read_state, read_trained
 from sowa.training.run import eval_main, train_main
 from sowa.training.train import Training
 from tests.training.small import prepare

@@ -15,11 +15,10 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import CheckpointIO
 
+from sowa.artifact import read_state, write_whole
 from sowa.errors import ConfigError
-from sowa.training.checkpoint import read_state, write_whole
-from sowa.training.progress import evaluation_progress
 
-__all__ = ["AtomicCheckpoints", "PlainProgress", "SaveState", "evaluation_progress", "quiet"]
+__all__ = ["AtomicCheckpoints", "PlainProgress", "SaveState", "quiet"]
 
 
 class SaveState(Checkpoint):

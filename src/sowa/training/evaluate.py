@@ -145,12 +145,18 @@ def _fit_all(
     for start in range(0, len(names), batch_size):
         part = names[start : start + batch_size]
         with torch.inference_mode():
-            encoded = detector.encode(support_of([needed[name] for name in part], size).images)
+            images = support_of([needed[name] for name in part], size).images
+            encoded = detector.encode(images.to(_device(detector)))
         tokens.update({name: encoded.rows(slice(i, i + 1)) for i, name in enumerate(part)})
     return {
         cell: detector.fit_tokens(category, _joined([tokens[sample.name] for sample in shots]) if shots else None)
         for cell, shots in support.items()
     }
+
+
+def _device(detector: Detector) -> torch.device:
+    """Where the detector's backbone lies; images go there, scores and maps come back."""
+    return next(detector.backbone.parameters()).device
 
 
 def _joined(parts: list[Tokens]) -> Tokens:
@@ -197,14 +203,14 @@ class _CategoryRun:
 
     @torch.inference_mode()
     def update(self, batch: Batch) -> None:
-        tokens = self.detector.encode(batch.images)
+        tokens = self.detector.encode(batch.images.to(_device(self.detector)))
         labels = batch.labels.tolist()
         predictions = self.detector.score_each(tokens, list(self.references.values()))
         for cell, prediction in zip(self.references, predictions, strict=True):
             maps = masks = None
             if self.masks != "none" and prediction.score_map is not None:
-                maps, masks = _maps_like(prediction.score_map, batch.masks), list(batch.masks)
-            self.meters[cell].update(prediction.score, labels, maps, masks)
+                maps, masks = _maps_like(prediction.score_map.cpu(), batch.masks), list(batch.masks)
+            self.meters[cell].update(prediction.score.cpu(), labels, maps, masks)
             self.seen[cell] += _scored(batch, prediction)
             self.transductive = all(part in prediction.parts for part in TRANSDUCTIVE)
 

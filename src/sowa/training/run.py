@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["eval_main", "train_main"]
 
+DEVICES = {"gpu": "cuda", "cuda": "cuda", "mps": "mps"}
+"""Where scoring happens for an accelerator of the trainer; anything else is the processor."""
+
 
 def train_main(argv: Sequence[str] | None = None) -> int:
     """Train and (unless `test=false`) evaluate; returns the exit code, raises SowaError for what a user can mend."""
@@ -115,8 +118,8 @@ def _train(composed: Composed) -> None:
 
 
 def _evaluate(composed: Composed) -> None:
+    from sowa.artifact import find_trained, load_trained
     from sowa.training.build import build, call
-    from sowa.training.checkpoint import find_trained, load_trained
     from sowa.training.record import open_folder
     from sowa.training.sources import check_shots, read_source, refuse_trained_on
 
@@ -143,7 +146,7 @@ def _score(detector: "Detector", target: "Source", settings: Mapping[str, Any], 
 
     backbone = detector.backbone
     folder.note(backbone={"name": backbone.name, "weights_id": backbone.weights_id}, **_machine(settings))
-    detector.eval()
+    detector.eval().to(DEVICES.get(str(settings["trainer"]["accelerator"]), "cpu"))
     with evaluation_progress() as progress:
         result = evaluate(
             detector,
@@ -169,7 +172,7 @@ def _saved_settings(overrides: Sequence[str]) -> dict[str, Any]:
     path = chosen_keys(overrides).get("ckpt_path")
     if path is None:
         return {}
-    from sowa.training.checkpoint import find_trained, read_meta
+    from sowa.artifact import find_trained, read_meta
 
     about = read_meta(find_trained(Path(path)))
     if "${" in str(about):

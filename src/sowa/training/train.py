@@ -16,11 +16,11 @@ from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import Logger
 
 from sowa import __version__
+from sowa.artifact import read_state, save_trained
 from sowa.detectors.base import Detector
 from sowa.errors import ConfigError, UnknownNameError
 from sowa.training.build import call
 from sowa.training.callbacks import AtomicCheckpoints, PlainProgress, SaveState, quiet
-from sowa.training.checkpoint import read_state, save_trained
 from sowa.training.datamodule import AuxiliaryData
 from sowa.training.module import LitDetector
 from sowa.training.record import LAUNCHED, RunFolder, identity, lasting, refuse_other_training

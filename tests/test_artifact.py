@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
 
+from sowa.artifact import digest, find_trained, load_trained, read_meta, read_trained, save_trained
 from sowa.errors import ArtifactError
-from sowa.training.checkpoint import digest, find_trained, load_trained, read_meta, read_trained, save_trained
 from sowa.training.train import describe
 from tests.training.small import prepare, settings_for
 

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from sowa import __version__
 from sowa.errors import ArtifactError
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "digest",
     "find_trained",
+    "import_published",
     "load_trained",
     "read_meta",
     "read_state",
@@ -34,6 +36,9 @@ __all__ = [
 
 FORMAT, VERSION = "sowa.trained", 1
 REQUIRED = ("detector", "backbone", "weights_id")
+UNVERIFIED = "unverified"
+"""Weights id of a published checkpoint that does not hold the backbone it was trained on."""
+PUBLISHED_BACKBONE = {"name": "clip", "model": "ViT-L-14-336-quickgelu", "tag": "openai"}
 
 
 def save_trained(path: Path, detector: "Detector", *, meta: Mapping[str, Any]) -> None:
@@ -43,10 +48,52 @@ def save_trained(path: Path, detector: "Detector", *, meta: Mapping[str, Any]) -
     """
     if missing := [key for key in REQUIRED if key not in meta]:
         raise ValueError(f"meta lacks {', '.join(missing)}")
-    state = {name: value.cpu().contiguous() for name, value in detector.trained_state().items()}
+    _write(path, detector.trained_state(), meta)
+
+
+def _write(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+    state = {name: value.cpu().contiguous() for name, value in tensors.items()}
     text = json.dumps(dict(meta))
     header = {"format": FORMAT, "version": str(VERSION), "meta": text, "sha256": _seal(state, text)}
     write_whole(path, save(state, metadata=header))
+
+
+def import_published(path: Path, out: Path) -> dict[str, Any]:
+    """Turn a checkpoint of the paper's code into a file of trained tensors; returns its meta.
+
+    Nothing in the checkpoint is executed. What its tensors imply (adapter, depth, heads, window, prompt length, text
+    linear) becomes the model's options; taps, templates and categories are in no tensor and stay the paper's. The copy
+    of CLIP that such checkpoints hold gives the weights id.
+    """
+    from sowa.archive import read_torch_archive, state_of
+    from sowa.detectors.published import options_from_shapes, translate_names
+
+    tensors = state_of(read_torch_archive(path))
+    trained = {name: value.float() for name, value in translate_names(tensors).items()}
+    meta = {
+        "sowa": __version__,
+        "detector": "sowa",
+        "imported": path.name,
+        "weights_id": _published_backbone_id(tensors),
+        "backbone": PUBLISHED_BACKBONE,
+        "protocol": "paper",
+        "seed": 0,
+        "model": {"name": "sowa", **options_from_shapes(trained, tensors), "protocol": "paper", "seed": 0},
+        "choices": {"model": "sowa_hfwa", "backbone": "clip"},
+    }
+    _write(out, trained, meta)
+    return meta
+
+
+def _published_backbone_id(tensors: Mapping[str, Tensor]) -> str:
+    from sowa.backbones.clip import clip_state
+    from sowa.backbones.state import hash_tensors
+
+    for prefix in ("net.clip_model.", "clip_model."):
+        found = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+        if found:
+            return hash_tensors(clip_state(found))
+    return UNVERIFIED
 
 
 def find_trained(path: Path) -> Path:
@@ -102,7 +149,7 @@ def load_trained(path: Path, detector: "Detector") -> dict[str, Any]:
     """Put a file's tensors into the detector and return the file's meta; on any error the detector is unchanged."""
     state, meta = read_trained(path)
     weights_id = detector.backbone.weights_id
-    if meta["weights_id"] != weights_id:
+    if meta["weights_id"] not in (weights_id, UNVERIFIED):
         raise ArtifactError(
             f"'{path}' was trained on backbone weights {meta['weights_id']}, not on {weights_id}"
             f" ({detector.backbone.name}): choose the backbone it was trained on"
