@@ -187,7 +187,7 @@ def test_mechanism_scale_is_one_per_column_over_rows(tmp_path):
         pixels = opened(mechanism_figure([calm, second], tmp_path / "m.png"))
         side = 188
         return [
-            pixels[60 : 56 + side - 4, 140 + k * (side + 8) + 4 : 140 + k * (side + 8) + side - 4] for k in range(4)
+            pixels[60 : 56 + side - 4, 152 + k * (side + 8) + 4 : 152 + k * (side + 8) + side - 4] for k in range(4)
         ]
 
     same = mechanism(levels=[np.eye(6, 8)], score_map=np.eye(6, 8), text_map=None, memory_map=None)

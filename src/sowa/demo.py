@@ -198,7 +198,7 @@ def _pictures(
 
     chosen = {dataset: chosen_samples(samples) for dataset, samples in sources.items()}
     rows = verdict_rows(detector, chosen, result, k=max(SHOTS), seed=seed)
-    title = f"SOWA, {max(SHOTS)} good pictures: heat 1 = the most unusual spots of the good pictures themselves"
+    title = f"SOWA, {max(SHOTS)} good pictures: heat in doublings above the most unusual spots of the good pictures"
     verdict_sheet(rows, out / "pictures" / "verdicts.png", low=LOW, high=HIGH, title=title)
     mechanism_figure(
         mechanism_rows(detector, chosen, result, k=max(SHOTS), seed=seed), out / "pictures" / "mechanism.png"

@@ -40,7 +40,7 @@ def mechanism_figure(rows: Sequence[MechanismRow], path: Path) -> Path:
     """
     count(rows)
     columns = _columns(rows)
-    cells, left, top, gap = len(columns) + 2, 140, 56, 8
+    cells, left, top, gap = len(columns) + 2, 152, 56, 8
     side = int(min(188, (WIDEST - left - 24) / cells - gap))
     figure = sheet(left + cells * (side + gap) + 24, top + len(rows) * (side + gap) + 62)
     for place, head in enumerate(["image", "truth", *columns]):

@@ -32,18 +32,23 @@ def nearest_distance(tokens_BLE: Tensor, bank_ME: Tensor) -> Tensor:
 
 
 def leave_one_out_distance(tokens_KLE: Tensor, grid: tuple[int, int]) -> Tensor:
-    """[K, L] distance of every support token to the support without its own image.
+    """[K, L] distance of every support token to what the support knows without its own place.
 
-    With one image (K = 1) the tokens of the same image that lie at least a quarter of the grid away stand in for the
-    other images, so that the distance is neither zero nor empty.
+    Nearest among the other images and among the tokens of the same image that lie at least a quarter of the grid away.
+    The latter stand in for a second image of the same lot, which a handful of shots from different lots does not hold;
+    with K = 1 they are all there is.
     """
-    shots = tokens_KLE.shape[0]
-    if shots > 1:
-        others = [torch.cat((tokens_KLE[:i], tokens_KLE[i + 1 :])).flatten(0, 1) for i in range(shots)]
-        return torch.cat([nearest_distance(tokens_KLE[i : i + 1], others[i]) for i in range(shots)])
-    rows = unit(tokens_KLE[0].float())
-    similarity_LL = rows @ rows.T
-    return (1 - similarity_LL.masked_fill(_near(grid, rows.device), -1.0).amax(dim=1)).unsqueeze(0)
+    near_LL = _near(grid, tokens_KLE.device)
+    return torch.stack([_left_out(tokens_KLE, shot, near_LL) for shot in range(len(tokens_KLE))])
+
+
+def _left_out(tokens_KLE: Tensor, shot: int, near_LL: Tensor) -> Tensor:
+    rows_LE = unit(tokens_KLE[shot].float())
+    own_L = 1 - (rows_LE @ rows_LE.T).masked_fill(near_LL, -1.0).amax(dim=1)
+    if len(tokens_KLE) == 1:
+        return own_L
+    others = torch.cat((tokens_KLE[:shot], tokens_KLE[shot + 1 :])).flatten(0, 1)
+    return torch.minimum(own_L, nearest_distance(tokens_KLE[shot : shot + 1], others)[0])
 
 
 def _near(grid: tuple[int, int], device: torch.device) -> Tensor:

@@ -14,8 +14,8 @@ from sowa.types import ABNORMAL, NORMAL, Prediction, Reference, Sample
 
 __all__ = ["HIGH", "LOW", "chosen_samples", "mechanism_rows", "verdict_rows"]
 
-LOW, HIGH = 1.0, 2.5
-"""Heat scale of all pictures, in units of the support's own level: 1 is the most unusual spot of a good picture."""
+LOW, HIGH = 0.0, 2.25
+"""Heat scale of all pictures in doublings: 0 is the most unusual spot of the good pictures themselves, 1 twice that."""
 
 SHOWN = {NORMAL: 1, ABNORMAL: 2}
 """Images per category that are shown, by label."""
@@ -35,7 +35,7 @@ def chosen_samples(samples: Sequence[Sample]) -> list[Sample]:
 def verdict_rows(
     detector: Detector, chosen: Mapping[str, Sequence[Sample]], result: Evaluation, *, k: int, seed: int
 ) -> list[VerdictRow]:
-    """Image, truth, fused map in units of the support's level, score and verdict against the support's threshold."""
+    """Image, truth, fused map in doublings of the support's level, score and verdict at the support's threshold."""
     rows = []
     for dataset, samples in chosen.items():
         for sample in samples:
@@ -46,7 +46,7 @@ def verdict_rows(
                 VerdictRow(
                     image=image,
                     mask=mask,
-                    score_map=(prediction.score_map[0] / reference["support_level"]).numpy(),
+                    score_map=_doublings(prediction, reference),
                     category=f"{dataset}/{sample.category}",
                     name=sample.name,
                     label=sample.label,
@@ -84,6 +84,11 @@ def mechanism_rows(
                 )
             )
     return rows
+
+
+def _doublings(prediction: Prediction, reference: Reference) -> np.ndarray:
+    """[H, W]; the logarithm shows a faint crack and a strange surface on one scale."""
+    return (prediction.score_map[0] / reference["support_level"]).clamp(min=1e-6).log2().numpy()
 
 
 @torch.inference_mode()
