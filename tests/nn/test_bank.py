@@ -41,9 +41,15 @@ def test_half_precision_is_searched_in_single():
     assert nearest_distance(queries, rows).dtype == torch.float32
 
 
+def test_leaving_one_out_is_the_distance_to_the_others():
+    tokens = random(3, 4, 5)
+    want = nearest_distance(tokens[1:2], tokens[[0, 2]].flatten(0, 1))
+    torch.testing.assert_close(leave_one_out_distance(tokens, (2, 2))[1:2], want)
+
+
 def test_left_out_a_shot_knows_the_others_and_its_own_far_places():
     tokens = random(3, 64, 5)
-    left_out = leave_one_out_distance(tokens, (8, 8))
+    left_out = leave_one_out_distance(tokens, (8, 8), own_places=True)
     others = nearest_distance(tokens[1:2], tokens[[0, 2]].flatten(0, 1))[0]
     far = tokens[1].reshape(8, 8, 5)[4:].flatten(0, 1)  # all of it at least a quarter of the grid below the first row
     assert (left_out[1] <= others + 1e-6).all()

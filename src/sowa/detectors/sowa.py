@@ -211,7 +211,9 @@ class Sowa(Detector):
             return reference
         projected = [unit(self.backbone.project(level).float()) for level in tokens.levels]
         reference["bank"] = torch.stack([level_KLE.flatten(0, 1) for level_KLE in projected])
-        own = torch.stack([leave_one_out_distance(level_KLE, tokens.grid) for level_KLE in projected], dim=1)
+        own = torch.stack(
+            [leave_one_out_distance(level_KLE, tokens.grid, own_places=True) for level_KLE in projected], dim=1
+        )
         peaks_K = top_mean(own.sum(dim=1), TOP_FRACTION)
         reference["support_peak"] = peaks_K.mean()
         text = self._text(tokens, reference["prototypes"])

@@ -31,24 +31,26 @@ def nearest_distance(tokens_BLE: Tensor, bank_ME: Tensor) -> Tensor:
     return (1 - best).unflatten(0, tokens_BLE.shape[:-1])
 
 
-def leave_one_out_distance(tokens_KLE: Tensor, grid: tuple[int, int]) -> Tensor:
-    """[K, L] distance of every support token to what the support knows without its own place.
+def leave_one_out_distance(tokens_KLE: Tensor, grid: tuple[int, int], *, own_places: bool = False) -> Tensor:
+    """[K, L] distance of every support token to the support without its own image.
 
-    Nearest among the other images and among the tokens of the same image that lie at least a quarter of the grid away.
-    The latter stand in for a second image of the same lot, which a handful of shots from different lots does not hold;
-    with K = 1 they are all there is.
+    With one image (K = 1) the tokens of the same image that lie at least a quarter of the grid away stand in for the
+    other images, so that the distance is neither zero nor empty. `own_places` lets them count for any K: they stand in
+    for a second image of the same lot, which a handful of shots from different lots does not hold.
     """
+    shots = range(len(tokens_KLE))
+    if len(shots) == 1:
+        return _own_distance(tokens_KLE, grid)
+    others = [torch.cat((tokens_KLE[:i], tokens_KLE[i + 1 :])).flatten(0, 1) for i in shots]
+    distance_KL = torch.cat([nearest_distance(tokens_KLE[i : i + 1], others[i]) for i in shots])
+    return torch.minimum(distance_KL, _own_distance(tokens_KLE, grid)) if own_places else distance_KL
+
+
+def _own_distance(tokens_KLE: Tensor, grid: tuple[int, int]) -> Tensor:
+    """[K, L] distance to the nearest token of the same image that is at least a quarter of the grid away."""
+    rows_KLE = unit(tokens_KLE.float())
     near_LL = _near(grid, tokens_KLE.device)
-    return torch.stack([_left_out(tokens_KLE, shot, near_LL) for shot in range(len(tokens_KLE))])
-
-
-def _left_out(tokens_KLE: Tensor, shot: int, near_LL: Tensor) -> Tensor:
-    rows_LE = unit(tokens_KLE[shot].float())
-    own_L = 1 - (rows_LE @ rows_LE.T).masked_fill(near_LL, -1.0).amax(dim=1)
-    if len(tokens_KLE) == 1:
-        return own_L
-    others = torch.cat((tokens_KLE[:shot], tokens_KLE[shot + 1 :])).flatten(0, 1)
-    return torch.minimum(own_L, nearest_distance(tokens_KLE[shot : shot + 1], others)[0])
+    return torch.stack([1 - (rows @ rows.T).masked_fill(near_LL, -1.0).amax(dim=1) for rows in rows_KLE])
 
 
 def _near(grid: tuple[int, int], device: torch.device) -> Tensor:
