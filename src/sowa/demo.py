@@ -63,12 +63,12 @@ def _settings(seed: int, full: bool) -> dict[str, Any]:
 
 
 def _run(out: Path, seed: int, full: bool, cache_dir: Path | None) -> int:
-    from sowa.metrics.table import print_table, summarise
-
     began, settings = time.perf_counter(), _settings(seed, full)
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
     finished = _read(out / "run.json")
     if finished.get("key") == key and all((out / name).is_file() for name in finished.get("files", ["run.json"])):
+        from sowa.metrics.table import print_table, summarise
+
         rows = _read(out / "metrics.json")["rows"]
         print_table(summarise(rows))
         print(f"All of it was there already, {finished['seconds']:.0f} s of work on {finished['ended']}.")
@@ -82,6 +82,8 @@ def _run(out: Path, seed: int, full: bool, cache_dir: Path | None) -> int:
     _say("4/5 pictures")
     files = _results(out, result, settings) + _pictures(out, detector, sources, result, seed)
     _say("5/5 done")
+    from sowa.metrics.table import print_table, summarise
+
     print_table(summarise(result.rows))
     _note(out, settings, key, detector, result, files, time.perf_counter() - began)
     return _farewell(out)
@@ -90,12 +92,13 @@ def _run(out: Path, seed: int, full: bool, cache_dir: Path | None) -> int:
 def _prepare(out: Path, seed: int, full: bool, cache_dir: Path | None) -> "tuple[Detector, dict[str, list[Sample]]]":
     """The untrained detector and the target samples by data set; draws and fetches what is not there."""
     from sowa.backbones import build_backbone
+
+    backbone = build_backbone("compact", cache_dir=cache_dir)  # first, so that a missing network is said at once
     from sowa.data.drawn import AUXILIARY, draw_dataset
     from sowa.data.layouts import read_samples
     from sowa.data.roots import elpv_root
     from sowa.detectors import build_detector
 
-    backbone = build_backbone("compact", cache_dir=cache_dir)
     elpv = read_samples(elpv_root(cache_dir), "elpv")
     drawn = out / "data" / f"target-{seed}"
     draw_dataset(

@@ -9,7 +9,7 @@ from sowa.errors import ConfigError, UnknownNameError
 if TYPE_CHECKING:
     from sowa.backbones.base import Backbone
 
-__all__ = ["BACKBONES", "build_backbone"]
+__all__ = ["BACKBONES", "build_backbone", "find_weights"]
 
 
 def build_backbone(
@@ -122,31 +122,66 @@ def _clip(
     cache_dir: Path | None,
     offline: bool,
 ) -> "Backbone":
-    from sowa.backbones.weights import find_published, given_file
-
-    if weights:
-        path = given_file(weights)
-        # Without a model the file is the default's; with one, its origin is known only if a tag says it.
-        tag = tag or (spec.tag if model is None else None)
-        model = model or spec.model
-    else:
-        model, place = model or spec.model, None
-        if (model, tag or spec.tag) in PUBLISHED:
-            tag = tag or spec.tag
-            place = PUBLISHED[model, tag]
-        else:
-            from sowa.backbones.openclip import choose_tag, hub_place
-
-            tag = choose_tag(model, tag)
-            place = hub_place(model, tag)
-        path = find_published(
-            name=f"{model}-{tag}",
-            repository=place[0],
-            files=("open_clip_model.safetensors", "open_clip_pytorch_model.bin"),
-            archive=place[1],
-            cache_dir=cache_dir,
-            offline=offline,
-        )
+    path, model, tag = _find_clip(spec, model, tag, weights, cache_dir, offline)
     from sowa.backbones.openclip import load_clip
 
     return load_clip(spec=spec, path=path, model=model, tag=tag, image_size=image_size, activation=activation)
+
+
+def _find_clip(
+    spec: BackboneSpec,
+    model: str | None,
+    tag: str | None,
+    weights: Path | str | None,
+    cache_dir: Path | None,
+    offline: bool,
+) -> tuple[Path, str, str | None]:
+    """(file, model, tag)."""
+    from sowa.backbones.weights import find_published, given_file
+
+    if weights:
+        # Without a model the file is the default's; with one, its origin is known only if a tag says it.
+        return given_file(weights), model or spec.model, tag or (spec.tag if model is None else None)
+    model = model or spec.model
+    if (model, tag or spec.tag) in PUBLISHED:
+        tag = tag or spec.tag
+        place = PUBLISHED[model, tag]
+    else:
+        from sowa.backbones.openclip import choose_tag, hub_place
+
+        tag = choose_tag(model, tag)
+        place = hub_place(model, tag)
+    path = find_published(
+        name=f"{model}-{tag}",
+        repository=place[0],
+        files=("open_clip_model.safetensors", "open_clip_pytorch_model.bin"),
+        archive=place[1],
+        cache_dir=cache_dir,
+        offline=offline,
+    )
+    return path, model, tag
+
+
+def find_weights(
+    name: str,
+    *,
+    model: str | None = None,
+    tag: str | None = None,
+    weights: Path | str | None = None,
+    cache_dir: Path | None = None,
+    offline: bool = False,
+) -> Path | None:
+    """The file `build_backbone` would load, fetched if need be; None for what is drawn from a seed.
+
+    Loads neither torch nor a network library, so that a missing file is said at once. Raises as `build_backbone` does.
+    """
+    if name not in BACKBONES:
+        raise UnknownNameError("backbone", got=name, known=BACKBONES)
+    spec = BACKBONES[name]
+    if name == "compact":
+        from sowa.backbones.weights import find_compact
+
+        return find_compact(spec, tag=tag, weights=weights, cache_dir=cache_dir, offline=offline)
+    if name == "clip":
+        return _find_clip(spec, model, tag, weights, cache_dir, offline)[0]
+    return None

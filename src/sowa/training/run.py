@@ -85,12 +85,22 @@ def _run_all(jobs: Sequence[Composed]) -> int:
     return 2 if failed else 0
 
 
+def _weights_at_hand(settings: Mapping[str, Any]) -> None:
+    """Find (or fetch) the backbone's file before anything slow is loaded or read."""
+    from sowa.backbones import find_weights
+
+    places = ("model", "tag", "weights", "cache_dir", "offline")
+    backbone = settings["backbone"]
+    find_weights(backbone["name"], **{key: backbone[key] for key in places if key in backbone})
+
+
 def _train(composed: Composed) -> None:
+    settings = _checked(composed.settings)
+    _weights_at_hand(settings)
     from sowa.training.build import build, call
     from sowa.training.record import open_folder
     from sowa.training.sources import check_shots, read_source, refuse_same_data
 
-    settings = _checked(composed.settings)
     data, places = settings["data"], {key: settings["paths"][key] for key in ("data_dir", "cache_dir")}
     known = {key: value for key, value in data["auxiliary"].items() if key != "mosaic_rate"}
     auxiliary = call(read_source, known, what="data.auxiliary", **places)
@@ -118,12 +128,13 @@ def _train(composed: Composed) -> None:
 
 
 def _evaluate(composed: Composed) -> None:
+    settings = _checked(composed.settings)
+    _weights_at_hand(settings)
     from sowa.artifact import find_trained, load_trained
     from sowa.training.build import build, call
     from sowa.training.record import open_folder
     from sowa.training.sources import check_shots, read_source, refuse_trained_on
 
-    settings = _checked(composed.settings)
     places = {key: settings["paths"][key] for key in ("data_dir", "cache_dir")}
     target = call(read_source, settings["data"]["target"], what="data.target", **places)
     check_shots(target, settings["shots"], settings["seeds"])
