@@ -30,7 +30,6 @@ PROBE_SECONDS = 1.2
 """How long a host may take to answer at all. Downloads themselves may take as long as they need."""
 STALL_SECONDS = 20
 """pip gives up when a connection that once answered is silent for this long."""
-PYPI = "https://pypi.org/simple"
 PIP = (sys.executable, "-m", "pip")
 
 
@@ -121,10 +120,22 @@ def _answers(url: str, seconds: float, proxy: str | None) -> bool:
     return True
 
 
+def _default_index() -> str:
+    """The index that pip asks where nothing is set, from pip itself; empty if this pip keeps it elsewhere."""
+    try:
+        from pip._internal.models.index import PyPI
+    except ImportError:
+        return ""
+    return PyPI.simple_url
+
+
 def _sources(page: str) -> list[str] | None:
     """Arguments for pip: none where an index answers, only local places where none does, None where nothing is left."""
     settings = _pip_settings()
-    places = [settings.get("index-url", PYPI), *settings.get("extra-index-url", "").split()]
+    first = settings.get("index-url") or _default_index()
+    if not first:
+        return []  # only pip knows where it would look
+    places = [first, *settings.get("extra-index-url", "").split()]
     if settings.get("no-index", "").lower() in ("1", "true", "yes", "on"):
         places = []
     urls = [_without_login(place) for place in places if place.startswith("http")]
