@@ -62,15 +62,17 @@ def _settings(seed: int, full: bool) -> dict[str, Any]:
     }
 
 
+def _key(settings: dict[str, Any]) -> str:
+    """Names the results of these settings: a run with others finds nothing of this one."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+
+
 def _run(out: Path, seed: int, full: bool, cache_dir: Path | None) -> int:
     began, settings = time.perf_counter(), _settings(seed, full)
-    key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+    key = _key(settings)
     finished = _read(out / "run.json")
     if finished.get("key") == key and all((out / name).is_file() for name in finished.get("files", ["run.json"])):
-        from sowa.metrics.table import print_table, summarise
-
-        rows = _read(out / "metrics.json")["rows"]
-        print_table(summarise(rows))
+        _print_table(_read(out / "metrics.json")["rows"])
         print(f"All of it was there already, {finished['seconds']:.0f} s of work on {finished['ended']}.")
         return _farewell(out)
     _say("1/5 weights and images")
@@ -82,9 +84,7 @@ def _run(out: Path, seed: int, full: bool, cache_dir: Path | None) -> int:
     _say("4/5 pictures")
     files = _results(out, result, settings) + _pictures(out, detector, sources, result, seed)
     _say("5/5 done")
-    from sowa.metrics.table import print_table, summarise
-
-    print_table(summarise(result.rows))
+    _print_table(result.rows)
     _note(out, settings, key, detector, result, files, time.perf_counter() - began)
     return _farewell(out)
 
@@ -207,6 +207,33 @@ def _pictures(
         mechanism_rows(detector, chosen, result, k=max(SHOTS), seed=seed), out / "pictures" / "mechanism.png"
     )
     return ["pictures/verdicts.png", "pictures/mechanism.png"]
+
+
+def _print_table(rows: "Sequence[dict[str, Any]]") -> None:
+    """One row per category: image AUROC at every K, then the other metrics at the largest; percent, mean and spread."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from sowa.metrics.table import summarise
+
+    summary, most = summarise(rows), max(SHOTS)
+    table = Table(title=f"image AUROC by number of good pictures, and more at {most} (percent, {DRAWS} draws)")
+    columns = [("image_auroc", k, f"k={k}") for k in SHOTS]
+    columns += [(name, most, name.replace("_", "\n", 1)) for name in ("image_ap", "pixel_auroc", "pixel_aupro")]
+    for head in ("category", *(head for _, _, head in columns)):
+        table.add_column(head, justify="left" if head == "category" else "right", no_wrap=True)
+    for by_k in summary.values():
+        for category in by_k[f"k={most}"]["categories"]:
+            cells = (by_k[f"k={k}"]["categories"][category][name] for name, k, _ in columns)
+            table.add_row(category, *(_percent(cell) for cell in cells))
+    Console().print(table, "- no pixel truth; all metrics of all draws are in metrics.json", sep="\n", highlight=False)
+
+
+def _percent(cell: dict[str, float]) -> str:
+    if not cell["values"]:
+        return "-"
+    spread = f"±{100 * cell['std']:.1f}" if cell["values"] > 1 else ""
+    return f"{100 * cell['mean']:.1f}{spread}"
 
 
 def _note(
