@@ -171,12 +171,22 @@ def test_paper_loss_has_its_floor():
     assert 0.3133 <= losses["cross_entropy"] <= 1.3133
 
 
-def test_trainable_tensors_of_the_papers_setting():
-    from sowa.nn.adapter import WindowAdapter
+class PaperSized(torch.nn.Module):
+    """Only the sizes of ViT-L/14@336; it has no weights."""
 
-    adapters = 4 * sum(p.numel() for p in WindowAdapter(width=1024, grid=(24, 24), window=12, heads=8).parameters())
-    text_linear, contexts = 768 * 768 + 768, 2 * 12 * 768
-    assert adapters + text_linear + contexts == 4_822_560
+    width, joint, grid, text_width, text_trained, default_taps = 1024, 768, (24, 24), 768, True, (6, 12, 18, 24)
+
+    def tokenize(self, texts):
+        return torch.zeros(len(texts), 77, dtype=torch.int64)
+
+    def embed_tokens(self, token_ids):
+        return torch.zeros(*token_ids.shape, self.text_width)
+
+
+def test_trainable_parameters_of_the_papers_setting():
+    detector = Sowa(backbone=PaperSized())
+    assert sum(value.numel() for _, value in detector.trainable_parameters()) == 4_822_560
+    assert detector.adapters[0].blocks[0].window == 12 and detector.taps == (6, 12, 18, 24)
 
 
 def test_a_category_finds_its_own_prompt_else_object():
