@@ -17,7 +17,7 @@ from torch import Tensor
 from sowa.errors import ArtifactError
 from sowa.pickled import Machine, Object, Spec
 
-__all__ = ["read_torch_archive", "state_of"]
+__all__ = ["named_tensors", "read_torch_archive", "state_of", "tensor_from"]
 
 PICKLE_BYTES = 32 << 20
 """Largest description of tensors that is read; the largest published CLIP needs half a megabyte."""
@@ -68,10 +68,10 @@ def _read(archive: zipfile.ZipFile, path: Path) -> dict[str, Tensor]:
     _check_sizes(entries, root, path)
     if f"{root}byteorder" in entries and archive.read(f"{root}byteorder").strip() != b"little":
         raise ArtifactError("its numbers are stored big-endian: save it on a little-endian machine")
-    specs = _named_tensors(Machine(archive.read(f"{root}data.pkl")).run())
+    specs = named_tensors(Machine(archive.read(f"{root}data.pkl")).run())
     storages = {spec.storage.key for spec in specs.values()}
     loaded = {key: _load_bytes(archive, entries, f"{root}data/{key}") for key in sorted(storages)}
-    return {name: _tensor(spec, loaded[spec.storage.key]) for name, spec in specs.items()}
+    return {name: tensor_from(spec, loaded[spec.storage.key]) for name, spec in specs.items()}
 
 
 def _check_sizes(entries: Mapping[str, zipfile.ZipInfo], root: str, path: Path) -> None:
@@ -99,7 +99,7 @@ def _load_bytes(archive: zipfile.ZipFile, entries: Mapping[str, zipfile.ZipInfo]
     return memory
 
 
-def _tensor(spec: Spec, memory: Tensor) -> Tensor:
+def tensor_from(spec: Spec, memory: Tensor) -> Tensor:
     available = len(memory) // spec.dtype.itemsize
     count = 1
     for size in spec.shape:
@@ -115,7 +115,7 @@ def _tensor(spec: Spec, memory: Tensor) -> Tensor:
     return torch.as_strided(whole, spec.shape, spec.stride, spec.offset)
 
 
-def _named_tensors(top: Any) -> dict[str, Spec]:
+def named_tensors(top: Any) -> dict[str, Spec]:
     """Every tensor reachable from the top value, depth first, under its dotted name; loops are not followed."""
     found: dict[str, Spec] = {}
     stack: list[tuple[str, Any, tuple[int, ...]]] = [("", top, ())]

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sowa.archive import DAMAGE, PICKLE_BYTES, _named_tensors, _tensor
+from sowa.archive import DAMAGE, PICKLE_BYTES, named_tensors, tensor_from
 from sowa.errors import ArtifactError
 from sowa.pickled import Machine, Storage
 
@@ -72,10 +72,10 @@ def _read(content: bytes) -> dict[str, Tensor]:
     if machine_facts.get("little_endian") is not True:
         raise ArtifactError("its numbers are stored big-endian: save it on a little-endian machine")
     described = _LegacyMachine(stream)
-    specs = _named_tensors(described.run())
+    specs = named_tensors(described.run())
     keys = Machine(stream).run()
     memories = _storages(content, stream.tell(), keys, described.storages)
-    return {name: _tensor(spec, memories[spec.storage.key]) for name, spec in specs.items()}
+    return {name: tensor_from(spec, memories[spec.storage.key]) for name, spec in specs.items()}
 
 
 def _storages(content: bytes, place: int, keys: list[str], known: dict[str, Storage]) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ except WeightsError as error:
 
 
 @pytest.mark.parametrize("door", ["train_main", "eval_main"])
-@pytest.mark.parametrize("backbone", ["clip", "compact"])
+@pytest.mark.parametrize("backbone", ["clip", "compact", "cnn", "compact_cnn"])
 def test_one_line_before_anything_slow(door, backbone, tmp_path):
     code = CODE.format(door=door, backbone=backbone, cache=tmp_path / "cache")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -103,13 +103,25 @@ def _cnn(
         from sowa.backbones.random_tiny_cnn import build_random_tiny_cnn
 
         return build_random_tiny_cnn(spec=spec, image_size=image_size, seed=seed)
-    from sowa.backbones.cnn_weights import find_cnn, find_compact_cnn
-
-    places = {"tag": tag, "weights": weights, "cache_dir": cache_dir, "offline": offline}
-    path = find_cnn(model=model or spec.model, **places) if name == "cnn" else find_compact_cnn(spec, **places)
+    path = _find_cnn(name, spec, model, tag, weights, cache_dir, offline)
     from sowa.backbones.cnn_files import build_cnn
 
     return build_cnn(spec=spec, path=path, model=model, image_size=image_size, name=name)
+
+
+def _find_cnn(
+    name: str,
+    spec: BackboneSpec,
+    model: str | None,
+    tag: str | None,
+    weights: Path | str | None,
+    cache_dir: Path | None,
+    offline: bool,
+) -> Path:
+    from sowa.backbones.cnn_weights import find_cnn, find_compact_cnn
+
+    places = {"tag": tag, "weights": weights, "cache_dir": cache_dir, "offline": offline}
+    return find_cnn(model=model or spec.model, **places) if name == "cnn" else find_compact_cnn(spec, **places)
 
 
 def _clip(
@@ -184,4 +196,6 @@ def find_weights(
         return find_compact(spec, tag=tag, weights=weights, cache_dir=cache_dir, offline=offline)
     if name == "clip":
         return _find_clip(spec, model, tag, weights, cache_dir, offline)[0]
+    if name in ("cnn", "compact_cnn"):
+        return _find_cnn(name, spec, model, tag, weights, cache_dir, offline)
     return None

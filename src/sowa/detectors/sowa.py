@@ -14,6 +14,7 @@ from sowa.detectors.base import Detector
 from sowa.errors import ConfigError, UnknownNameError
 from sowa.nn.adapter import FrozenWeights, LinearAdapter, WindowAdapter
 from sowa.nn.bank import leave_one_out_distance, nearest_distance, unit
+from sowa.nn.ensemble import text_share
 from sowa.nn.losses import image_cross_entropy, pixel_losses
 from sowa.nn.maps import gaussian_smooth, to_grid, top_mean, upsample
 from sowa.nn.prompts import LearntPrompts, pool_states, prompt_sentences
@@ -94,11 +95,8 @@ class Sowa(Detector):
         self.taps = tuple(taps) if taps is not None else tuple(backbone.default_taps)
         self.protocol, self.categories = protocol, tuple(categories)
         self.temperature, self.pixel_temperature, self.sigma = temperature, pixel_temperature, sigma
-        if text_weight == "auto":
-            text_weight = 0.5 if backbone.text_trained else 0.0
-        if not 0 <= text_weight <= 1:
-            raise ConfigError(f"text_weight={text_weight} cannot be used: give a share from 0 to 1, or auto")
-        self.text_weight = 0.5 if protocol == "paper" else text_weight
+        share = text_share(text_weight, trained=backbone.text_trained)
+        self.text_weight = 0.5 if protocol == "paper" else share
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.adapters = self._build_adapters(
