@@ -28,8 +28,20 @@ ARROWS = {
     "training": LEAVES
     | {"backbones", "detectors", "nn", "data", "metrics", "artifact", "calibration", "figures", "wheels"},
     "demo": LEAVES | {"training", "artifact", "backbones", "detectors", "data", "metrics", "figures", "calibration"},
-    "cli": LEAVES | {"training", "demo", "artifact", "cli_data"},
+    "predictor": LEAVES
+    | {"artifact", "archive", "backbones", "calibration", "data", "detectors", "figures", "metrics", "nn", "wheels"},
+    "report": LEAVES | {"predictor", "data", "figures", "metrics"},
+    "benchmark": LEAVES
+    | {"training", "artifact", "backbones", "calibration", "data", "detectors", "figures", "metrics", "nn", "wheels"},
+    "integrations": LEAVES
+    | {"artifact", "backbones", "calibration", "data", "detectors", "metrics", "nn", "predictor"},
+    "cli": LEAVES
+    | {"training", "demo", "artifact", "cli_data", "cli_predict", "cli_score", "cli_about", "cli_benchmark"},
     "cli_data": LEAVES | {"data", "figures"},
+    "cli_predict": LEAVES | {"predictor", "report", "data", "figures"},
+    "cli_score": LEAVES | {"predictor", "report", "data", "figures", "metrics"},
+    "cli_about": LEAVES | {"backbones", "data", "detectors", "predictor", "wheels"},
+    "cli_benchmark": LEAVES | {"benchmark"},
     "configs": set(),
     "__init__": set(),
 }
@@ -37,7 +49,8 @@ ONLY_IN = {
     "lightning": {"training"},
     "hydra": {"training"},
     "omegaconf": {"training"},
-    "typer": {"cli", "cli_data"},
+    "typer": {"cli", "cli_data", "cli_predict", "cli_score", "cli_about", "cli_benchmark"},
+    "anomalib": {"integrations"},
     "open_clip": {"backbones"},
     "timm": {"backbones"},
     "pickle": {"archive"},

@@ -10,7 +10,8 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from sowa.data.dataset import ImageDataset, Item, MosaicDataset, Skipped, collate, draw_mosaics, paste
-from sowa.data.images import mask_to_model, read_image, read_mask, squash
+from sowa.data.frames import mask_to_model, squash
+from sowa.data.images import read_image, read_mask
 from sowa.data.layouts import read_samples
 from sowa.errors import ConfigError, DataError
 from sowa.types import Sample
@@ -202,3 +203,35 @@ def test_mosaics_without_masks_take_the_labels_of_their_parts(samples):
         item = dataset[i]
         assert isinstance(item, Item) and item.mask is None
         assert item.label == max(samples[j].label for j in parts)
+
+
+# ---------------------------------------------------------------------------------------------- non-square and reduced
+
+
+def wide(tmp_path, suffix="jpg"):
+    """One wide picture with a bright spot, and its mask."""
+    values = np.full((300, 900, 3), 90, np.uint8)
+    values[200:260, 700:800] = 250
+    Image.fromarray(values).save(tmp_path / f"a.{suffix}", quality=95)
+    mask = tmp_path / "a_mask.png"
+    Image.fromarray((values[..., 0] > 200).astype(np.uint8) * 255).save(mask)
+    return Sample("a", tmp_path / f"a.{suffix}", "part", "test", 1, "spot", masks=(mask,))
+
+
+@pytest.mark.parametrize("fit", ["squash", "letterbox"])
+@pytest.mark.parametrize("reduce", [True, False])
+def test_spot_and_mask_meet_in_the_models_square(tmp_path, fit, reduce):
+    item = ImageDataset(samples=[wide(tmp_path)], image_size=60, fit=fit, reduce=reduce)[0]
+    bright = item.image[0] > 170
+    assert (bright & (item.mask > 0)).sum() / (bright | (item.mask > 0)).sum() > 0.7
+
+
+def test_the_original_mask_keeps_its_size_when_the_picture_is_reduced(tmp_path):
+    item = ImageDataset(samples=[wide(tmp_path)], image_size=60, masks="original")[0]
+    assert item.mask.shape == (300, 900)
+
+
+def test_mosaics_of_large_photographs_keep_picture_and_mask_together(tmp_path):
+    dataset = MosaicDataset(samples=[wide(tmp_path)], image_size=80, seed=0, rate=1.0)
+    item = dataset[0]
+    assert dataset.mosaics and ((item.image[0] > 170) & (item.mask > 0)).sum() / (item.mask > 0).sum() > 0.6

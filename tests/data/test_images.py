@@ -16,7 +16,8 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import resize
 
-from sowa.data.images import mask_is_empty, mask_to_model, read_image, read_mask, squash
+from sowa.data.frames import mask_to_model, squash
+from sowa.data.images import mask_is_empty, read_image, read_mask, read_reduced
 from sowa.errors import ConfigError, DataError
 from sowa.types import Sample
 from tests import trees
@@ -335,3 +336,56 @@ def test_mask_rules_agree_with_torchvision(mask, size):
     np.testing.assert_array_equal(mask_to_model(mask, size, "paper_test"), unit > 0.5)
     assert (mask_to_model(mask, size, "paper_test") <= mask_to_model(mask, size, "paper_train")).all()
     assert set(np.unique(mask_to_model(mask, size))) <= {0, 1}
+
+
+# ----------------------------------------------------------------------------------------------------- reduced decoding
+
+
+def photograph(width: int, height: int) -> Image.Image:
+    """Smooth shading with a few edges, as a camera sees a part."""
+    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+    ground = 120 + 60 * np.sin(x / 37) * np.cos(y / 53) + 40 * ((x // 97 + y // 71) % 2)
+    return Image.fromarray(np.stack([ground, ground * 0.8, 255 - ground], axis=-1).clip(0, 255).astype(np.uint8))
+
+
+def test_a_large_jpeg_is_decoded_small_and_looks_the_same(tmp_path):
+    path = saved(tmp_path / "a.jpg", photograph(1200, 900), quality=92)
+    image, size = read_reduced(path, side=100)
+    assert size == (1200, 900) and image.size == (300, 225)
+    near = np.abs(squash(image, 100).numpy().astype(int) - squash(read_image(path), 100).numpy())
+    assert near.mean() < 0.5 and near.max() <= 12
+
+
+@pytest.mark.parametrize(
+    ("side", "expected"), [(450, (1200, 900)), (225, (600, 450)), (226, (1200, 900)), (10, (150, 113))]
+)
+def test_a_reduced_jpeg_keeps_twice_the_side_wanted(tmp_path, side, expected):
+    image, _ = read_reduced(saved(tmp_path / "a.jpg", photograph(1200, 900)), side=side)
+    assert image.size == expected
+
+
+def test_a_turned_jpeg_has_its_upright_size(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = saved(tmp_path / "a.jpg", photograph(400, 200), exif=exif)
+    image, size = read_reduced(path, side=20)
+    assert size == (200, 400) and image.height > image.width
+    assert read_image(path).size == size
+
+
+def test_other_formats_are_decoded_whole(tmp_path):
+    path = saved(tmp_path / "a.png", photograph(300, 200))
+    image, size = read_reduced(path, side=10)
+    assert image.size == size == (300, 200)
+
+
+def test_grey_jpeg_reduced_is_rgb(tmp_path):
+    image, _ = read_reduced(saved(tmp_path / "a.jpg", photograph(800, 800).convert("L")), side=50)
+    assert image.mode == "RGB" and image.size == (100, 100)
+
+
+def test_a_damaged_jpeg_is_named_when_reduced(tmp_path):
+    path = saved(tmp_path / "a.jpg", photograph(800, 800))
+    path.write_bytes(path.read_bytes()[:900])
+    with pytest.raises(DataError, match=r"a\.jpg"):
+        read_reduced(path, side=50)

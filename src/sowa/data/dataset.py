@@ -1,4 +1,4 @@
-"""Samples become batches: decoded, squashed to the model's size, with their masks.
+"""Samples become batches: decoded, brought to the model's size, with their masks.
 
 `ImageDataset` is for evaluation and plain training; `MosaicDataset` is the reference's augmentation of auxiliary
 training items (methods: a share of the items is replaced by a 2x2 mosaic of images of the same category).
@@ -16,7 +16,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sowa.data.images import MAX_PIXELS, MaskRule, mask_to_model, read_image, read_mask, squash
+from sowa.data.frames import mask_to_model, to_model
+from sowa.data.images import MAX_PIXELS, MaskRule, read_image, read_mask, read_reduced
+from sowa.data.intake import Fit
 from sowa.data.layouts_tree import some_of
 from sowa.errors import ConfigError, DataError
 from sowa.types import ABNORMAL, NORMAL, Batch, Sample
@@ -58,6 +60,8 @@ class ImageDataset(Dataset[Item | Skipped]):
     """Samples decoded one by one, in the order given.
 
     masks: "model" gives [S, S] by `mask_rule`, "original" the size of the upright image, "none" reads no mask file.
+    fit: how a picture that is not square is laid into [S, S] (`sowa.data.frames.Fit`).
+    reduce: decode a large JPEG at a fraction of its size (`read_reduced`); False decodes every pixel, as the papers do.
     on_error: "raise" stops at the first image or mask that cannot be read with its `DataError`; "skip" leaves it out of
     its batch, warns in the log at once, and lists it in `skipped()`, also from worker processes.
     """
@@ -69,9 +73,12 @@ class ImageDataset(Dataset[Item | Skipped]):
         image_size: int,
         mask_rule: MaskRule = "nearest",
         masks: MaskKind = "model",
+        fit: Fit = "squash",
+        reduce: bool = True,
         on_error: OnError = "raise",
         max_pixels: int = MAX_PIXELS,
     ):
+        _check_choice("fit", fit, get_args(Fit))
         _check_choice("mask_rule", mask_rule, get_args(MaskRule))
         _check_choice("masks", masks, get_args(MaskKind))
         _check_choice("on_error", on_error, get_args(OnError))
@@ -79,6 +86,7 @@ class ImageDataset(Dataset[Item | Skipped]):
         self.image_size = image_size
         self.mask_rule = mask_rule
         self.masks = masks
+        self.fit, self.reduce = fit, reduce
         self.on_error = on_error
         self.max_pixels = max_pixels
         # Shared memory, so that what worker processes skip is known to the process that reports it.
@@ -111,20 +119,31 @@ class ImageDataset(Dataset[Item | Skipped]):
 
     def _item(self, index: int) -> Item:
         sample = self.samples[index]
-        image, mask = self._decode(sample)
-        return self._packed(sample, image, mask, sample.label)
+        if not self.reduce:
+            return self._packed(sample, *self._decode(sample), sample.label)
+        image, size = read_reduced(sample.image, side=self.image_size, max_pixels=self.max_pixels)
+        return self._packed(sample, image, self._mask(sample, size), sample.label, size)
 
     def _decode(self, sample: Sample) -> tuple[Image.Image, NDArray[np.uint8] | None]:
+        """Picture and mask at full size."""
         image = read_image(sample.image, max_pixels=self.max_pixels)
-        if self.masks == "none":
-            return image, None
-        return image, read_mask(sample, image.size, max_pixels=self.max_pixels)
+        return image, self._mask(sample, image.size)
 
-    def _packed(self, sample: Sample, image: Image.Image, mask: NDArray[np.uint8] | None, label: int) -> Item:
+    def _mask(self, sample: Sample, size_wh: tuple[int, int]) -> NDArray[np.uint8] | None:
+        return None if self.masks == "none" else read_mask(sample, size_wh, max_pixels=self.max_pixels)
+
+    def _packed(
+        self,
+        sample: Sample,
+        image: Image.Image,
+        mask: NDArray[np.uint8] | None,
+        label: int,
+        full_wh: tuple[int, int] | None = None,
+    ) -> Item:
         if mask is not None and self.masks == "model":
-            mask = mask_to_model(mask, self.image_size, self.mask_rule)
+            mask = mask_to_model(mask, self.image_size, self.mask_rule, self.fit)
         return Item(
-            image=squash(image, self.image_size),
+            image=to_model(image, self.image_size, self.fit, full_wh=full_wh)[0],
             label=label,
             mask=None if mask is None else torch.from_numpy(mask),
             category=sample.category,
@@ -172,6 +191,8 @@ class MosaicDataset(ImageDataset):
         label_rule: LabelRule = "any",
         mask_rule: MaskRule = "nearest",
         masks: MaskKind = "model",
+        fit: Fit = "squash",
+        reduce: bool = True,
         on_error: OnError = "raise",
         max_pixels: int = MAX_PIXELS,
     ):
@@ -180,6 +201,8 @@ class MosaicDataset(ImageDataset):
             image_size=image_size,
             mask_rule=mask_rule,
             masks=masks,
+            fit=fit,
+            reduce=reduce,
             on_error=on_error,
             max_pixels=max_pixels,
         )

@@ -17,25 +17,27 @@ import math
 import mmap
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import BinaryIO, Literal, TypeAlias, get_args
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
-from torch import Tensor
 
 from sowa.errors import ConfigError, DataError
 from sowa.types import Sample
 
-__all__ = ["MAX_PIXELS", "MaskRule", "mask_is_empty", "mask_to_model", "read_image", "read_mask", "squash"]
+__all__ = ["MAX_PIXELS", "MaskRule", "mask_is_empty", "read_image", "read_mask", "read_reduced", "resample_mask"]
 
 MaskRule: TypeAlias = Literal["nearest", "paper_train", "paper_test"]
-"""How a mask reaches the model's size: see `mask_to_model`."""
+"""How a mask reaches the model's size.
+
+`nearest` picks pixels and keeps area. `paper_train` and `paper_test` are the reference's: the mask as 0/255 grey
+resampled bilinearly with antialiasing, positive above 0 (grows by about a pixel) or above one half.
+"""
 
 MAX_PIXELS = 100_000_000
 """Largest image that is decoded unless a caller says otherwise: 300 MB as RGB."""
@@ -54,6 +56,7 @@ _TRANSPOSE = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_LYING = tuple(_TRANSPOSE[orientation] for orientation in (5, 6, 7, 8))
 
 
 def read_image(path: str | PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -62,20 +65,27 @@ def read_image(path: str | PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Im
     Anything that is not a whole image of at most `max_pixels` raises `DataError` with the path; Pillow's own ceiling
     of 179 million pixels holds in any case.
     """
-    path = Path(path)
-    with _opened(path, max_pixels) as image:
-        turned = _TRANSPOSE.get(_orientation(image))
-        rgb = _to_rgb(image, path)
-        return rgb if turned is None else rgb.transpose(turned)
+    return _upright_rgb(Path(path), max_pixels)[0]
 
 
-def squash(image: Image.Image, size: int) -> Tensor:
-    """[3, size, size] uint8: both sides resampled to `size`, bicubic with antialiasing, the aspect ratio given up.
+def read_reduced(
+    path: str | PathLike[str], *, side: int, max_pixels: int = MAX_PIXELS
+) -> tuple[Image.Image, tuple[int, int]]:
+    """The image as RGB, upright, perhaps at a fraction of its size, and its full (width, height).
 
-    Equals torchvision's `Resize((size, size), BICUBIC)` on a PIL image.
+    For those who will shrink it to `side` pixels: a JPEG is decoded at 1/2, 1/4 or 1/8 straight from its frequencies as
+    long as both sides keep at least twice `side` pixels, so that the resampling afterwards has something to average.
+    Other formats are decoded whole. Errors are those of `read_image`.
     """
-    small = image if image.size == (size, size) else image.resize((size, size), Image.Resampling.BICUBIC)
-    return torch.from_numpy(np.array(small, dtype=np.uint8)).permute(2, 0, 1).contiguous()
+    full: list[tuple[int, int]] = []
+
+    def scaled(image: Image.Image) -> None:
+        full.append(image.size)
+        if image.format in ("JPEG", "MPO"):
+            image.draft(None, (2 * side, 2 * side))
+
+    image, turned = _upright_rgb(Path(path), max_pixels, scaled)
+    return image, (full[0][::-1] if turned in _LYING else full[0])
 
 
 def read_mask(sample: Sample, size_wh: tuple[int, int], *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
@@ -99,26 +109,34 @@ def mask_is_empty(path: Path, *, max_pixels: int = MAX_PIXELS) -> bool:
     return not _positive(path, max_pixels).any()
 
 
-def mask_to_model(mask: NDArray[np.uint8], size: int, rule: MaskRule = "nearest") -> NDArray[np.uint8]:
-    """[size, size] in {0, 1} from a mask [h, w] in {0, 1}.
-
-    `nearest` picks pixels and keeps area. `paper_train` and `paper_test` are the reference's: the mask as 0/255 grey
-    resampled bilinearly with antialiasing, positive above 0 (grows by about a pixel) or above one half.
-    """
+def resample_mask(mask: NDArray[np.uint8], size_wh: tuple[int, int], rule: MaskRule = "nearest") -> NDArray[np.uint8]:
+    """[height, width] in {0, 1} from a mask [h, w] in {0, 1}, by one of the rules of `MaskRule`."""
     if rule not in get_args(MaskRule):
         raise ConfigError(f"mask rule '{rule}': choose one of {', '.join(get_args(MaskRule))}")
     grey = Image.fromarray(mask * np.uint8(255))
     filter_ = Image.Resampling.NEAREST if rule == "nearest" else Image.Resampling.BILINEAR
-    small = np.asarray(grey.resize((size, size), filter_))
+    small = np.asarray(grey.resize(size_wh, filter_))
     return (small > (127 if rule == "paper_test" else 0)).astype(np.uint8)
 
 
 # ------------------------------------------------------------------------------------------------------------ decoding
 
 
+def _upright_rgb(
+    path: Path, max_pixels: int, before: Callable[[Image.Image], None] | None = None
+) -> tuple[Image.Image, Image.Transpose | None]:
+    """The picture and how it was turned."""
+    with _opened(path, max_pixels, before=before) as image:
+        turned = _TRANSPOSE.get(_orientation(image))
+        rgb = _to_rgb(image, path)
+        return (rgb if turned is None else rgb.transpose(turned)), turned
+
+
 @contextmanager
-def _opened(path: Path, max_pixels: int, *, decoded: bool = True) -> Iterator[Image.Image]:
-    """The first frame; every failure of a decoder becomes a `DataError` that names the file."""
+def _opened(
+    path: Path, max_pixels: int, *, decoded: bool = True, before: Callable[[Image.Image], None] | None = None
+) -> Iterator[Image.Image]:
+    """The first frame, `before` called ahead of decoding; every failure of a decoder is a `DataError` with the path."""
     _check_file(path)
     try:
         # A stream and not a path: given a path, Pillow maps some files into memory and scrambles turned grey TIFFs.
@@ -128,6 +146,8 @@ def _opened(path: Path, max_pixels: int, *, decoded: bool = True) -> Iterator[Im
                 raise DataError(f"{path}: declares {width} x {height} pixels, at most {max_pixels} are read")
             if image.format in ("JPEG", "MPO"):
                 _check_scans(path)
+            if before is not None:
+                before(image)
             if decoded:
                 image.load()
             yield image

@@ -13,13 +13,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from sowa.data.dataset import ImageDataset, collate
+from sowa.data.frames import Frame
+from sowa.data.intake import Fit, Intake, intake_of
 from sowa.data.shots import draw_shots, shots_record
 from sowa.detectors.base import Detector
 from sowa.errors import ConfigError, DataError
 from sowa.metrics.legacy import paper_image_score
 from sowa.metrics.meters import CategoryMeter
 from sowa.metrics.table import json_ready, summarise, write_json, write_scores_csv
-from sowa.nn.maps import upsample
 from sowa.types import Batch, Prediction, Reference, Sample, Support, Tokens
 
 __all__ = ["Cell", "Evaluation", "cells_of", "evaluate", "support_of", "write_results"]
@@ -78,6 +79,7 @@ def evaluate(
     shots: Sequence[int] = (0, 4),
     seeds: Sequence[int] = (0,),
     protocol: str = "standard",
+    fit: Fit = "squash",
     batch_size: int = 8,
     workers: int = 0,
     on_error: str = "raise",
@@ -87,9 +89,10 @@ def evaluate(
 
     `protocol`: "standard" compares maps with the masks at their original size and finds exact curves; "paper" repeats
     the reference (masks at model size, its AUPRO, few-shot image scores over the whole test set of the category).
+    `fit`: how pictures that are not square reach the model; maps are compared in the pictures' own frame.
     `on_error`: "raise" stops at an unreadable image, "skip" leaves it out and lists it.
     """
-    cells = cells_of(shots, seeds)
+    cells, intake = cells_of(shots, seeds), intake_of(protocol, fit)
     test = [sample for sample in samples if sample.split == "test"]
     if not test:
         raise DataError(f"{dataset}: no test image among {len(samples)}; give a data set with a test split")
@@ -99,10 +102,10 @@ def evaluate(
     for category in sorted({sample.category for sample in test}):
         mine = [sample for sample in test if sample.category == category]
         support = {cell: drawn[cell.seed].get(category, [])[: cell.k] for cell in cells}
-        references = _fit_all(detector, category, support, batch_size)
+        references = _fit_all(detector, category, support, batch_size, intake)
         truth = any(sample.masks for sample in mine)
-        run = _CategoryRun(detector, dataset, category, references, protocol, truth)
-        loader = _loader(detector, mine, run.masks, protocol, batch_size, workers, on_error)
+        run = _CategoryRun(detector, dataset, category, references, protocol, truth, fit)
+        loader = _loader(detector, mine, run.masks, protocol, intake, batch_size, workers, on_error)
         for batch in loader:
             if batch.names:
                 run.update(batch)
@@ -114,9 +117,9 @@ def evaluate(
     return result
 
 
-def support_of(samples: Sequence[Sample], image_size: int) -> Support:
-    """The drawn normal images of one category, decoded."""
-    images = ImageDataset(samples=samples, image_size=image_size, masks="none")
+def support_of(samples: Sequence[Sample], image_size: int, intake: Intake | None = None) -> Support:
+    """The drawn normal images of one category, decoded as the test images are."""
+    images = ImageDataset(samples=samples, image_size=image_size, masks="none", **(intake or {}))
     decoded = [images[i].image for i in range(len(images))]
     empty = torch.empty(0, 3, image_size, image_size, dtype=torch.uint8)
     return Support(samples[0].category if samples else "", torch.stack(decoded) if decoded else empty)
@@ -135,7 +138,7 @@ def _draw(
 
 
 def _fit_all(
-    detector: Detector, category: str, support: dict[Cell, list[Sample]], batch_size: int
+    detector: Detector, category: str, support: dict[Cell, list[Sample]], batch_size: int, intake: Intake
 ) -> dict[Cell, Reference]:
     """References of all draws of a category; an image drawn more than once is encoded once."""
     needed = {sample.name: sample for shots in support.values() for sample in shots}
@@ -145,7 +148,7 @@ def _fit_all(
     for start in range(0, len(names), batch_size):
         part = names[start : start + batch_size]
         with torch.inference_mode():
-            images = support_of([needed[name] for name in part], size).images
+            images = support_of([needed[name] for name in part], size, intake).images
             encoded = detector.encode(images.to(_device(detector)))
         tokens.update({name: encoded.rows(slice(i, i + 1)) for i, name in enumerate(part)})
     return {
@@ -168,6 +171,7 @@ def _loader(
     samples: Sequence[Sample],
     masks: str,
     protocol: str,
+    intake: Intake,
     batch_size: int,
     workers: int,
     on_error: str,
@@ -178,6 +182,7 @@ def _loader(
         masks=masks,
         mask_rule="paper_test" if protocol == "paper" else "nearest",
         on_error=on_error,
+        **intake,
     )
     return DataLoader(images, batch_size=batch_size, num_workers=workers, collate_fn=collate)
 
@@ -193,7 +198,9 @@ class _CategoryRun:
         references: dict[Cell, Reference],
         protocol: str,
         pixel_truth: bool,
+        fit: Fit,
     ):
+        self.fit: Fit = fit
         self.detector, self.name = detector, f"{dataset}/{category}"
         self.dataset, self.references, self.protocol = dataset, references, protocol
         self.masks = ("model" if protocol == "paper" else "original") if pixel_truth else "none"
@@ -209,7 +216,7 @@ class _CategoryRun:
         for cell, prediction in zip(self.references, predictions, strict=True):
             maps = masks = None
             if self.masks != "none" and prediction.score_map is not None:
-                maps, masks = _maps_like(prediction.score_map.cpu(), batch.masks), list(batch.masks)
+                maps, masks = _maps_like(prediction.score_map.cpu(), batch.masks, self.fit), list(batch.masks)
             self.meters[cell].update(prediction.score.cpu(), labels, maps, masks)
             self.seen[cell] += _scored(batch, prediction)
             self.transductive = all(part in prediction.parts for part in TRANSDUCTIVE)
@@ -255,10 +262,10 @@ def _scored(batch: Batch, prediction: Prediction) -> list[_Scored]:
     ]
 
 
-def _maps_like(maps_BHW: Tensor, masks: Tensor | list[Tensor]) -> list[Tensor]:
-    """Maps at the size of their masks: bilinear without aligned corners, as images are resized."""
+def _maps_like(maps_BHW: Tensor, masks: Tensor | list[Tensor], fit: Fit) -> list[Tensor]:
+    """Maps in the frame and at the size of their masks."""
     return [
-        one if one.shape == mask.shape else upsample(one[None].float(), tuple(mask.shape), align_corners=False)[0]
+        one if one.shape == mask.shape else Frame(mask.shape[1], mask.shape[0], one.shape[-1], fit).restore(one)
         for one, mask in zip(maps_BHW, masks, strict=True)
     ]
 

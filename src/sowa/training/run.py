@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import yaml
 
+from sowa.data.intake import intake_of
 from sowa.errors import ConfigError, SowaError
 from sowa.training.compose import Composed, chosen_keys, compose_job, expand_sweep
 from sowa.training.usage import help_text
@@ -166,6 +167,7 @@ def _score(detector: "Detector", target: "Source", settings: Mapping[str, Any], 
             shots=settings["shots"],
             seeds=settings["seeds"],
             protocol=settings["protocol"],
+            fit=settings["data"].get("fit", "squash"),  # weights from before this setting do not name it
             batch_size=settings["data"]["batch_size"],
             workers=settings["data"]["num_workers"],
             on_error=settings["data"]["on_error"],
@@ -206,6 +208,7 @@ def _checked(settings: Mapping[str, Any]) -> dict[str, Any]:
         settings[key] = values
     if settings["data"]["batch_size"] < 1 or settings["data"]["num_workers"] < 0:
         raise ConfigError("data.batch_size must be 1 or more, data.num_workers 0 or more")
+    intake_of(settings["protocol"], settings["data"].get("fit", "squash"))
     paths = settings["paths"]
     settings["paths"] = {key: value and str(Path(value).expanduser().absolute()) for key, value in paths.items()}
     return settings

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sowa.data.dataset import ImageDataset, MosaicDataset
+from sowa.data.intake import Fit, intake_of
 from sowa.data.layouts import read_samples
 from sowa.data.roots import elpv_root, find_root
 from sowa.data.shots import draw_shots
@@ -125,7 +126,14 @@ def check_shots(target: Source, shots: Sequence[int], seeds: Sequence[int]) -> N
 
 
 def auxiliary_images(
-    source: Source, *, image_size: int, mosaic_rate: float, protocol: str, seed: int, on_error: str
+    source: Source,
+    *,
+    image_size: int,
+    mosaic_rate: float,
+    protocol: str,
+    seed: int,
+    on_error: str,
+    fit: Fit = "squash",
 ) -> ImageDataset:
     """The labelled split of auxiliary data as model-sized images with masks, a share of them mosaics.
 
@@ -137,6 +145,7 @@ def auxiliary_images(
     rules = {"paper": ("paper_train", "kept")}
     mask_rule, label_rule = rules.get(protocol, ("nearest", "any"))
     shared = {"samples": labelled, "image_size": image_size, "mask_rule": mask_rule, "on_error": on_error}
+    shared |= intake_of(protocol, fit)
     if not mosaic_rate:
         return ImageDataset(**shared)
     return MosaicDataset(**shared, seed=seed, rate=mosaic_rate, label_rule=label_rule)

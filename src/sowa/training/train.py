@@ -69,6 +69,7 @@ def auxiliary_data(source: Source, detector: Detector, settings: Mapping[str, An
         protocol=settings["protocol"],
         seed=settings["seed"],
         on_error=data["on_error"],
+        fit=data.get("fit", "squash"),
     )
     return AuxiliaryData(
         dataset=images, batch_size=data["batch_size"], num_workers=data["num_workers"], seed=settings["seed"]
