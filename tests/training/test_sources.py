@@ -1,5 +1,7 @@
 """Which data may be trained on and judged on."""
 
+from dataclasses import replace
+
 import pytest
 
 from sowa.data.dataset import MosaicDataset
@@ -60,6 +62,18 @@ def test_shots_are_drawn_before_a_long_training(mvtec):
     check_shots(mvtec, [0, 5], [0, 1])
     with pytest.raises(DataError, match="6 shots"):
         check_shots(mvtec, [0, 6], [0])
+
+
+def test_shots_of_a_file_stand_in_for_the_draw(mvtec, tmp_path):
+    chosen = {c: [s for s in mvtec.samples if s.category == c and s.split == "train"][1:3] for c in ("bottle", "grid")}
+    path = tmp_path / "shots.txt"
+    path.write_text("\n".join(s.name for shots in chosen.values() for s in shots), encoding="utf-8")
+    mine = replace(mvtec, samples=[s for s in mvtec.samples if s.category in chosen])
+    assert check_shots(mine, [0, 2], [0], str(path)) == {0: chosen}
+    with pytest.raises(ConfigError, match="names 2 images of bottle"):
+        check_shots(mine, [3], [0], str(path))
+    with pytest.raises(ConfigError, match=r"holds seeds \[0\], not \[1\]"):
+        check_shots(mine, [1], [0, 1], str(path))
 
 
 def test_drawn_data_is_drawn_once(tmp_path):

@@ -3,7 +3,7 @@
 A test image passes the frozen backbone once; its tokens are then scored against the reference of every draw of shots.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from sowa.data.dataset import ImageDataset, collate
 from sowa.data.frames import Frame
 from sowa.data.intake import Fit, Intake, intake_of
-from sowa.data.shots import draw_shots, shots_record
+from sowa.data.shots import Shots, draw_shots, shots_record
 from sowa.detectors.base import Detector
 from sowa.errors import ConfigError, DataError
 from sowa.metrics.legacy import paper_image_score
@@ -78,6 +78,7 @@ def evaluate(
     samples: Sequence[Sample],
     shots: Sequence[int] = (0, 4),
     seeds: Sequence[int] = (0,),
+    drawn: Mapping[int, Shots] | None = None,
     protocol: str = "standard",
     fit: Fit = "squash",
     batch_size: int = 8,
@@ -89,6 +90,7 @@ def evaluate(
 
     `protocol`: "standard" compares maps with the masks at their original size and finds exact curves; "paper" repeats
     the reference (masks at model size, its AUPRO, few-shot image scores over the whole test set of the category).
+    `drawn`: shots by seed, in place of the draw from the seed.
     `fit`: how pictures that are not square reach the model; maps are compared in the pictures' own frame.
     `on_error`: "raise" stops at an unreadable image, "skip" leaves it out and lists it.
     """
@@ -97,7 +99,7 @@ def evaluate(
     if not test:
         raise DataError(f"{dataset}: no test image among {len(samples)}; give a data set with a test split")
     result = Evaluation()
-    drawn = _draw(samples, dataset, cells, result)
+    drawn = _draw(samples, dataset, cells, result, drawn or {})
     done = 0
     for category in sorted({sample.category for sample in test}):
         mine = [sample for sample in test if sample.category == category]
@@ -126,13 +128,18 @@ def support_of(samples: Sequence[Sample], image_size: int, intake: Intake | None
 
 
 def _draw(
-    samples: Sequence[Sample], dataset: str, cells: Sequence[Cell], result: Evaluation
-) -> dict[int, dict[str, list[Sample]]]:
+    samples: Sequence[Sample],
+    dataset: str,
+    cells: Sequence[Cell],
+    result: Evaluation,
+    given: Mapping[int, Shots],
+) -> dict[int, Shots]:
     most = max(cell.k for cell in cells)
-    drawn: dict[int, dict[str, list[Sample]]] = {}
+    drawn: dict[int, Shots] = {}
     for seed in sorted({cell.seed for cell in cells}):
-        drawn[seed] = draw_shots(samples, dataset=dataset, k=most, seed=seed) if most else {}
+        drawn[seed] = {}
         if most:
+            drawn[seed] = given.get(seed) or draw_shots(samples, dataset=dataset, k=most, seed=seed)
             result.shots.append(shots_record(drawn[seed], dataset=dataset, k=most, seed=seed))
     return drawn
 

@@ -18,6 +18,7 @@ from sowa.training.compose import Composed, chosen_keys, compose_job, expand_swe
 from sowa.training.usage import help_text
 
 if TYPE_CHECKING:
+    from sowa.data.shots import Shots
     from sowa.detectors.base import Detector
     from sowa.training.record import RunFolder
     from sowa.training.sources import Source
@@ -105,11 +106,11 @@ def _train(composed: Composed) -> None:
     data, places = settings["data"], {key: settings["paths"][key] for key in ("data_dir", "cache_dir")}
     known = {key: value for key, value in data["auxiliary"].items() if key != "mosaic_rate"}
     auxiliary = call(read_source, known, what="data.auxiliary", **places)
-    target = None
+    target, drawn = None, {}
     if settings["test"]:
         target = call(read_source, data["target"], what="data.target", **places)
         refuse_same_data(auxiliary, target)
-        check_shots(target, settings["shots"], settings["seeds"])
+        drawn = check_shots(target, settings["shots"], settings["seeds"], settings["shots_file"])
     detector = build(settings)
     from sowa.training.train import Training, auxiliary_data  # Lightning, the slowest to load, comes last
 
@@ -124,7 +125,7 @@ def _train(composed: Composed) -> None:
         if not training.trainer.is_global_zero:
             return
         if target is not None:
-            _score(detector, target, settings, folder)
+            _score(detector, target, drawn, settings, folder)
     _say(f"done: trained weights, settings and scores are in {folder.path}")
 
 
@@ -138,7 +139,7 @@ def _evaluate(composed: Composed) -> None:
 
     places = {key: settings["paths"][key] for key in ("data_dir", "cache_dir")}
     target = call(read_source, settings["data"]["target"], what="data.target", **places)
-    check_shots(target, settings["shots"], settings["seeds"])
+    drawn = check_shots(target, settings["shots"], settings["seeds"], settings["shots_file"])
     detector = build(settings)
     if settings["ckpt_path"] is not None:
         refuse_trained_on(target, load_trained(find_trained(Path(settings["ckpt_path"])), detector))
@@ -146,11 +147,17 @@ def _evaluate(composed: Composed) -> None:
         raise ConfigError("ckpt_path is missing: give the run folder or the trained.safetensors of a training")
     folder = open_folder("eval", _name(settings["choices"]), settings)
     with folder.recording(settings, composed.overrides):
-        _score(detector, target, settings, folder)
+        _score(detector, target, drawn, settings, folder)
     _say(f"done: scores and metrics in {folder.path}")
 
 
-def _score(detector: "Detector", target: "Source", settings: Mapping[str, Any], folder: "RunFolder") -> None:
+def _score(
+    detector: "Detector",
+    target: "Source",
+    drawn: "Mapping[int, Shots]",
+    settings: Mapping[str, Any],
+    folder: "RunFolder",
+) -> None:
     """Evaluate, leave `metrics.json`, `scores.csv` and `shots.json` in the folder, print the tables."""
     from sowa.metrics.table import print_table, summarise
     from sowa.training.evaluate import evaluate, write_results
@@ -166,6 +173,7 @@ def _score(detector: "Detector", target: "Source", settings: Mapping[str, Any], 
             samples=target.samples,
             shots=settings["shots"],
             seeds=settings["seeds"],
+            drawn=drawn,
             protocol=settings["protocol"],
             fit=settings["data"].get("fit", "squash"),  # weights from before this setting do not name it
             batch_size=settings["data"]["batch_size"],
@@ -210,6 +218,8 @@ def _checked(settings: Mapping[str, Any]) -> dict[str, Any]:
         raise ConfigError("data.batch_size must be 1 or more, data.num_workers 0 or more")
     intake_of(settings["protocol"], settings["data"].get("fit", "squash"))
     paths = settings["paths"]
+    if settings["shots_file"] is not None:
+        settings["shots_file"] = str(Path(settings["shots_file"]).expanduser().absolute())
     settings["paths"] = {key: value and str(Path(value).expanduser().absolute()) for key, value in paths.items()}
     return settings
 

@@ -10,7 +10,8 @@ from sowa.data.dataset import ImageDataset, MosaicDataset
 from sowa.data.intake import Fit, intake_of
 from sowa.data.layouts import read_samples
 from sowa.data.roots import elpv_root, find_root
-from sowa.data.shots import draw_shots
+from sowa.data.shot_lists import read_shot_list
+from sowa.data.shots import Shots, draw_shots
 from sowa.errors import ConfigError, DataError, UnknownNameError
 from sowa.training.build import call
 from sowa.types import Sample
@@ -118,11 +119,26 @@ def refuse_trained_on(target: Source, about: Mapping[str, Any]) -> None:
         )
 
 
-def check_shots(target: Source, shots: Sequence[int], seeds: Sequence[int]) -> None:
-    """Draw the shots once before a long training, so that a category without normals is known now."""
-    if max(shots, default=0) > 0:
+def check_shots(
+    target: Source, shots: Sequence[int], seeds: Sequence[int], shots_file: str | None = None
+) -> dict[int, Shots]:
+    """Seed -> shots of each category, drawn or from a file: before a long training, so that one that lacks is known."""
+    most = max(shots, default=0)
+    if not most:
+        return {}
+    if shots_file is None:
+        return {seed: draw_shots(target.samples, dataset=target.dataset, k=most, seed=seed) for seed in seeds}
+    given = read_shot_list(Path(shots_file), target.samples, dataset=target.dataset)
+    if missing := sorted(set(seeds) - given.keys()):
+        raise ConfigError(f"shots_file={shots_file} holds seeds {sorted(given)}, not {missing}: set seeds to those")
+    for category in {sample.category for sample in target.samples}:
         for seed in seeds:
-            draw_shots(target.samples, dataset=target.dataset, k=max(shots), seed=seed)
+            if len(given[seed].get(category, ())) < most:
+                raise ConfigError(
+                    f"shots_file={shots_file} names {len(given[seed].get(category, ()))} images of {category},"
+                    f" shots={list(shots)} asked for; name more or ask for fewer"
+                )
+    return {seed: given[seed] for seed in seeds}
 
 
 def auxiliary_images(
