@@ -2,12 +2,12 @@
 
     python benchmarks/decode.py [--side 336] [--count 12] [--rounds 5] [--folder DIR] [--json PATH]
 
-Plain Pillow is `Image.open(path).convert("RGB").resize((side, side), BICUBIC)`. Ours is `ImageDataset`, with its checks
-of untrusted files, once decoding every pixel (`reduce=False`, as the papers) and once reducing large JPEGs. Photographs
-of the scikit-image wheel are enlarged, given the noise of a sensor and saved as PNG and JPEG of several sizes. The three
-ways take turns in every round, so that a busy moment meets all; printed are images per second by the median round, the
-ratio to Pillow, the largest and the mean difference of the model's pixels (0..255) against decoding every pixel, and how
-often one epoch opened each file.
+Plain Pillow is `Image.open(path).convert("RGB").resize((side, side), BICUBIC)`. Ours is `ImageDataset`, with its
+checks of untrusted files, once decoding every pixel (`reduce=False`, as the papers) and once reducing large JPEGs.
+Photographs of the scikit-image wheel are enlarged, given the noise of a sensor and saved as PNG and JPEG of several
+sizes. The three ways take turns in every round, so that a busy moment meets all; printed are images per second by the
+median round, the ratio to Pillow, the largest and the mean difference of the model's pixels (0..255) against decoding
+every pixel, and how often one epoch opened each file.
 """
 
 import argparse

@@ -18,10 +18,10 @@ _SEED = re.compile(r"(\d+)seed")
 def read_shot_list(path: Path, samples: Iterable[Sample], *, dataset: str) -> dict[int, Shots]:
     """Seed -> shots of each category, in the order of the file.
 
-    JSON: what `sowa data shots` and every run write; records of other data sets are passed over. Text: paths of images,
-    one a line, absolute or the end of a name in the data set; the seed is the number before `seed` in the file's name
-    (as in AdaptCLIP's `visa_10seed_4shot_test_prompts.txt`), else 0. Raises DataError for an image that is not there, is
-    defective or is a test image, and for PromptAD's `#4: 029 045 192 127`, numbers of a listing in no order.
+    JSON: what `sowa data shots` and every run write; records of other data sets are passed over. Text: paths of
+    images, one a line, absolute or the end of a name in the data set; the seed is the number before `seed` in the
+    file's name (as in AdaptCLIP's `visa_10seed_4shot_test_prompts.txt`), else 0. Raises DataError for an image that is
+    not there, is defective or is a test image, and for PromptAD's `#4: 029 045 192 127`: a listing in no order.
     """
     samples = list(samples)
     if path.suffix.casefold() == ".json":
