@@ -102,10 +102,16 @@ def test_logger_keys(option):
 
 def test_optimisation_keys_and_the_papers_values():
     optimisation = compose_job("train", []).settings["optimisation"]
+    optimisation["betas"] = tuple(optimisation["betas"])
     assert optimisation == {
         key: value.default for key, value in inspect.signature(LitDetector).parameters.items() if key in optimisation
     }
-    assert optimisation == {"lr": 1e-3, "weight_decay": 0.2, "factor": 0.1, "patience": 5}
+    assert {key: optimisation[key] for key in ("lr", "weight_decay", "factor", "patience")} == {
+        "lr": 1e-3,
+        "weight_decay": 0.2,
+        "factor": 0.1,
+        "patience": 5,
+    }
 
 
 @options("experiment")

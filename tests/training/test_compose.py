@@ -37,7 +37,7 @@ def test_the_seeds_users_command():
         ("seed=true", "a whole number is wanted"),
         ("optimisation.lr=fast", "a number is wanted"),
         ("test=1", "true or false is wanted"),
-        ("optimisation=3", "set one of optimisation.lr"),
+        ("optimisation=3", "set one of optimisation.optimizer"),
         ("+extra=1", "unknown setting 'extra'"),
         ("~nothing", "unknown setting 'nothing'"),
         ("+seed=1", "already at 'seed'"),

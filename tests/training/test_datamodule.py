@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from sowa.data.dataset import ImageDataset
 from sowa.errors import ConfigError
-from sowa.training.datamodule import AuxiliaryData, StepSampler
+from sowa.training.datamodule import AuxiliaryData, BalancedSampler, RepeatingSampler, StepSampler
 
 
 def sampler(count, batch_size, seed=0, step=0, rank=0, world=1):
@@ -57,3 +57,46 @@ def test_batches_that_cannot_be_split(batch_size, world):
 def test_nothing_to_train_on():
     with pytest.raises(ConfigError, match="empty"):
         AuxiliaryData(dataset=ImageDataset(samples=[], image_size=56))
+
+
+def balanced(labels, batch_size=4, steps=None, step=0, seed=0):
+    return BalancedSampler(labels=labels, steps=steps, batch_size=batch_size, seed=seed, step=lambda: step)
+
+
+@given(st.lists(st.integers(0, 1), min_size=2, max_size=30), st.integers(1, 9), st.integers(0, 20))
+def test_half_of_every_balanced_batch_is_anomalous(labels, steps, step):
+    labels = [0, 1, *labels]
+    batches = list(balanced(labels, steps=steps, step=step // steps * steps))
+    assert len(batches) == steps
+    assert all(sum(labels[i] for i in batch) == 2 and len(batch) == 4 for batch in batches)
+
+
+def test_a_balanced_epoch_uses_every_image_before_any_again():
+    labels = [0] * 6 + [1] * 3
+    first = [i for batch in balanced(labels, steps=3) for i in batch if not labels[i]]
+    assert sorted(first) == list(range(6))
+    rare = [i for batch in balanced(labels, steps=3) for i in batch if labels[i]]
+    assert sorted(rare) == [6, 6, 7, 7, 8, 8]
+
+
+def test_a_balanced_run_resumes_in_the_middle_and_epochs_differ():
+    labels = [0, 1] * 8
+    whole = list(balanced(labels, steps=5))
+    assert list(balanced(labels, steps=5, step=3)) == whole[3:]
+    assert list(balanced(labels, steps=5, step=5)) != whole
+
+
+@pytest.mark.parametrize(("labels", "batch_size"), [([0, 0], 4), ([1, 1], 4), ([0, 1], 3)])
+def test_what_cannot_be_balanced(labels, batch_size):
+    with pytest.raises(ConfigError, match="balanced"):
+        balanced(labels, batch_size=batch_size)
+
+
+@given(images=st.integers(1, 12), steps=st.integers(1, 9))
+def test_a_fixed_number_of_steps_goes_round_the_images(images, steps):
+    drawn = [
+        i for batch in RepeatingSampler(images=images, steps=steps, batch_size=3, seed=0, step=lambda: 0) for i in batch
+    ]
+    assert len(drawn) == 3 * steps
+    counts = [drawn.count(i) for i in range(images)]
+    assert max(counts) - min(counts) <= 1

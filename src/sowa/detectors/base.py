@@ -25,6 +25,9 @@ class Detector(nn.Module, ABC):
     trains: ClassVar[Literal["none", "auxiliary", "target"]] = "none"
     """Whether gradient training happens: never, on a labelled auxiliary data set, or on the support inside `fit`."""
 
+    compares: ClassVar[bool] = False
+    """Whether `losses` compares images with normal ones of their category, handed over by `take_normals`."""
+
     backbone: "Backbone"
     taps: tuple[int, ...]
 
@@ -55,6 +58,9 @@ class Detector(nn.Module, ABC):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Named loss terms of a labelled batch; their sum is minimised."""
         raise ConfigError(f"{type(self).__name__} is not trained on an auxiliary data set: evaluate it directly")
+
+    def take_normals(self, normals: Mapping[str, Tensor]) -> None:
+        """Normal images [M, 3, H, W] by category for `losses`; only a method that `compares` keeps them."""
 
     def trainable_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """(name, parameter) of everything that training may change; never a part of the backbone."""

@@ -54,6 +54,7 @@ class InCtrl(Detector):
     """
 
     trains: ClassVar[Literal["none", "auxiliary", "target"]] = "auxiliary"
+    compares: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -10,15 +10,18 @@ import torch
 from torch import Tensor
 
 from sowa.detectors.base import Detector
-from sowa.errors import ConfigError, SowaError
+from sowa.errors import ConfigError, SowaError, UnknownNameError
 from sowa.training.record import refuse_other_training
 from sowa.types import Batch
 
 __all__ = ["LitDetector"]
 
+OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+
 
 class LitDetector(pl.LightningModule):
-    """Minimises the sum of `detector.losses` with AdamW; the rate falls when an epoch's mean loss no longer does.
+    """Minimises the sum of `detector.losses` with Adam or AdamW; the rate falls when an epoch's mean
+    loss no longer does.
 
     Its state holds only what is trained. Everything a run depends on is either in that state or a pure function of
     (`seed`, global step), so that a resumed run ends with the bits of an uninterrupted one. `about` describes the
@@ -29,7 +32,9 @@ class LitDetector(pl.LightningModule):
         self,
         *,
         detector: Detector,
+        optimizer: str = "adamw",
         lr: float = 1e-3,
+        betas: Sequence[float] = (0.9, 0.999),
         weight_decay: float = 0.2,
         factor: float = 0.1,
         patience: int = 5,
@@ -37,14 +42,19 @@ class LitDetector(pl.LightningModule):
         identity: Mapping[str, Any] | None = None,
         about: Mapping[str, Any] | None = None,
     ):
-        """`factor`, `patience`: what the rate is multiplied with after how many epochs without progress."""
+        """`optimizer`: one of OPTIMIZERS, with its `betas`; `factor`, `patience`: what the rate is multiplied with
+        after how many epochs without progress."""
         super().__init__()
+        if optimizer not in OPTIMIZERS:
+            raise UnknownNameError("optimizer", got=optimizer, known=OPTIMIZERS)
+        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+            raise ConfigError(f"betas={list(betas)} cannot be used: give two numbers from 0 to below 1")
         if not (lr > 0 and weight_decay >= 0 and 0 < factor < 1 and patience >= 0):
             raise ConfigError(
                 f"lr={lr}, weight_decay={weight_decay}, factor={factor}, patience={patience} cannot be used:"
                 " lr > 0, weight_decay >= 0, 0 < factor < 1, patience >= 0"
             )
-        self.detector = detector
+        self.detector, self.optimizer, self.betas = detector, optimizer, (float(betas[0]), float(betas[1]))
         self.lr, self.weight_decay, self.factor, self.patience = lr, weight_decay, factor, patience
         self.seed, self.identity, self.about = seed, dict(identity or {}), dict(about or {})
         self.loss_sum, self.loss_count = 0.0, 0.0
@@ -53,7 +63,8 @@ class LitDetector(pl.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         weights = [value for _, value in self.detector.trainable_parameters()]
-        optimizer = torch.optim.AdamW(weights, lr=self.lr, weight_decay=self.weight_decay)
+        kind = OPTIMIZERS[self.optimizer]
+        optimizer = kind(weights, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay)
         # Stepped here and not by the trainer, which would do so after the epoch's checkpoint is written.
         self.plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
             optimizer, mode="min", factor=self.factor, patience=self.patience

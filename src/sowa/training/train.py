@@ -17,6 +17,8 @@ from lightning.pytorch.loggers import Logger
 
 from sowa import __version__
 from sowa.artifact import read_state, save_trained
+from sowa.data.intake import intake_of
+from sowa.data.shots import draw_shots
 from sowa.detectors.base import Detector
 from sowa.errors import ConfigError, UnknownNameError
 from sowa.training.build import call
@@ -24,9 +26,13 @@ from sowa.training.callbacks import AtomicCheckpoints, PlainProgress, SaveState,
 from sowa.training.datamodule import AuxiliaryData
 from sowa.training.module import LitDetector
 from sowa.training.record import LAUNCHED, RunFolder, identity, lasting, refuse_other_training
+from sowa.training.scoring import support_of
 from sowa.training.sources import Source, auxiliary_images
 
 __all__ = ["Training", "auxiliary_data", "describe"]
+
+NORMALS = 64
+"""Normal images of each auxiliary category that are kept in memory for a method that compares with them."""
 
 LOGGERS = {"csv": "CSVLogger", "tensorboard": "TensorBoardLogger", "mlflow": "MLFlowLogger", "wandb": "WandbLogger"}
 
@@ -71,9 +77,27 @@ def auxiliary_data(source: Source, detector: Detector, settings: Mapping[str, An
         on_error=data["on_error"],
         fit=data.get("fit", "squash"),
     )
+    _give_normals(source, detector, settings)
     return AuxiliaryData(
-        dataset=images, batch_size=data["batch_size"], num_workers=data["num_workers"], seed=settings["seed"]
+        dataset=images,
+        batch_size=data["batch_size"],
+        num_workers=data["num_workers"],
+        seed=settings["seed"],
+        balanced=data.get("balanced", False),
+        steps_per_epoch=data.get("steps_per_epoch"),
     )
+
+
+def _give_normals(source: Source, detector: Detector, settings: Mapping[str, Any]) -> None:
+    """A method that compares with normal images while it trains gets some of the auxiliary training split's."""
+    if not detector.compares:
+        return
+    with_normals = {sample.category for sample in source.samples if sample.split == "train" and not sample.label}
+    mine = [sample for sample in source.samples if sample.category in with_normals]
+    drawn = draw_shots(mine, dataset=source.dataset, k=NORMALS, seed=settings["seed"], allow_fewer=True)
+    intake = intake_of(settings["protocol"], settings["data"].get("fit", "squash"))
+    size = detector.backbone.image_size
+    detector.take_normals({category: support_of(shots, size, intake).images for category, shots in drawn.items()})
 
 
 class Training:
