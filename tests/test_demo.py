@@ -8,6 +8,7 @@ import pytest
 from sowa import demo
 from sowa.cli import main
 from sowa.data.drawn import AUXILIARY
+from sowa.data.subset import spread
 from sowa.types import Sample
 
 
@@ -18,12 +19,12 @@ def sample(number: int, label: int, split: str = "test", category: str = "mono")
 
 def test_spread_keeps_all_training_images_and_some_of_each_label():
     samples = [sample(i, label) for label in (0, 1) for i in range(10)] + [sample(i, 0, "train") for i in range(4)]
-    kept = demo._spread(samples, 5)
+    kept = spread(samples, 5)
     assert [s.name for s in kept if s.split == "test" and s.label] == [
         f"mono/test/1/{i:03}.png" for i in (0, 2, 4, 6, 8)
     ]
     assert sum(s.split == "train" for s in kept) == 4 and len(kept) == 14
-    assert demo._spread(samples, 99) == sorted(samples, key=lambda s: s.name)
+    assert spread(samples, 99) == sorted(samples, key=lambda s: s.name)
 
 
 def test_judged_categories_are_never_trained_on():

@@ -60,6 +60,14 @@ def evaluate(context: typer.Context) -> None:
     raise typer.Exit(eval_main(context.args))
 
 
+@app.command(context_settings=THROUGH)
+def benchmark(context: typer.Context) -> None:
+    """Compare methods over data sets and shots: tables, speed, figures."""
+    from sowa.cli_benchmark import dispatch
+
+    raise typer.Exit(dispatch(context.args))
+
+
 @app.command("import")
 def import_published(
     path: Annotated[Path, typer.Argument(help="Checkpoint of the paper's code.")],

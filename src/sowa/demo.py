@@ -97,6 +97,7 @@ def _prepare(out: Path, seed: int, full: bool, cache_dir: Path | None) -> "tuple
     from sowa.data.drawn import AUXILIARY, draw_dataset
     from sowa.data.layouts import read_samples
     from sowa.data.roots import elpv_root
+    from sowa.data.subset import spread
     from sowa.detectors import build_detector
 
     elpv = read_samples(elpv_root(cache_dir), "elpv")
@@ -119,25 +120,12 @@ def _prepare(out: Path, seed: int, full: bool, cache_dir: Path | None) -> "tuple
         test_bad=TARGET_BAD,
         size=PICTURE,
     )
-    sources = {"elpv": elpv if full else _spread(elpv, PER_LABEL), "drawn": read_samples(drawn, "mvtec")}
+    sources = {"elpv": elpv if full else spread(elpv, PER_LABEL), "drawn": read_samples(drawn, "mvtec")}
     return build_detector("sowa", backbone=backbone, seed=seed).eval(), sources
 
 
 def _auxiliary_root(out: Path, seed: int) -> Path:
     return out / "data" / f"auxiliary-{seed}"
-
-
-def _spread(samples: "Sequence[Sample]", most: int) -> "list[Sample]":
-    """All training images and, per category and label, at most `most` test images spread evenly over their order."""
-    kept = [sample for sample in samples if sample.split != "test"]
-    groups: dict[tuple[str, int], list[Sample]] = {}
-    for sample in samples:
-        if sample.split == "test":
-            groups.setdefault((sample.category, sample.label), []).append(sample)
-    for group in groups.values():
-        count = min(most, len(group))
-        kept += [group[i * len(group) // count] for i in range(count)]
-    return sorted(kept, key=lambda sample: sample.name)
 
 
 def _train(out: Path, seed: int, key: str, detector: "Detector", cache_dir: Path | None) -> None:

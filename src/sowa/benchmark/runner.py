@@ -1,0 +1,350 @@
+"""Fills the cells that are missing. A test image passes each backbone once, for all methods, shots and seeds.
+
+Work is cut into units, a category of a data set each: small enough to be lost, large enough to share decoding and
+tokens. A unit is claimed, its missing cells are computed, each is written; what fails is told at the end.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sowa.benchmark.jobs import Jobs, Method, Target
+from sowa.benchmark.plan import Choice, Plan
+from sowa.benchmark.store import Lock, Store, key_of
+from sowa.data.intake import intake_of
+from sowa.detectors.base import Detector
+from sowa.errors import ConfigError, DataError, NeedsSupportError, SowaError
+from sowa.training.evaluate import cells_of
+from sowa.training.record import machine_facts
+from sowa.training.scoring import (
+    CategoryRun,
+    Cell,
+    device_of,
+    encode_support,
+    image_loader,
+    masks_for,
+    references_of,
+)
+from sowa.types import Batch, Reference, Sample, Tokens
+
+__all__ = ["Outcome", "nothing_left", "run_benchmark"]
+
+Progress = Callable[[int, int, str], None]
+"""Called with (images done, images in all that are not scored yet, what is being scored)."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a run of a benchmark did."""
+
+    computed: int = 0
+    found: int = 0
+    skipped: list[str] = field(default_factory=list)
+    """Cells that cannot be: a method that needs shots at k=0."""
+    failed: list[str] = field(default_factory=list)
+    """Cells that should be and are not, each with its reason."""
+
+
+@dataclass(slots=True)
+class _Seat:
+    """A method in a unit, with the cells it owes."""
+
+    method: Method
+    choice: Choice
+    paths: dict[Cell, tuple[Any, str]]
+    run: CategoryRun | None = None
+    seconds: float = 0.0
+    error: str | None = None
+
+
+@dataclass(slots=True)
+class _Unit:
+    target: Target
+    data: Choice
+    category: str
+    seats: list[_Seat]
+
+    @property
+    def name(self) -> str:
+        return f"{self.data.name}/{self.category}"
+
+
+class Tapped:
+    """One pass of a backbone for several detectors: each gets the levels of its own taps."""
+
+    def __init__(self, detectors: list[Detector]):
+        self.detectors = detectors
+        self.backbone = detectors[0].backbone
+        self.shared = all(type(one).encode is Detector.encode for one in detectors)
+        self.taps = tuple(sorted({tap for one in detectors for tap in one.taps})) if self.shared else ()
+
+    def encode(self, images_B3HW: Tensor) -> Tokens:
+        if not self.shared:
+            return self.detectors[0].encode(images_B3HW)
+        return self.backbone.encode_image(images_B3HW, self.taps)
+
+    def own(self, tokens: Tokens, detector: Detector) -> Tokens:
+        """The part of the shared tokens that `detector.encode` would have given."""
+        if not self.shared:
+            return tokens
+        levels = tuple(tokens.levels[self.taps.index(tap)] for tap in detector.taps)
+        return Tokens(cls=tokens.cls, levels=levels, grid=tokens.grid)
+
+
+def groups_of(detectors: list[Detector]) -> list[Tapped]:
+    """Detectors that can share tokens together; one that encodes in a way of its own stays alone."""
+    together: dict[int, list[Detector]] = {}
+    for detector in detectors:
+        own_way = type(detector).encode is not Detector.encode
+        together.setdefault(id(detector) if own_way else id(detector.backbone), []).append(detector)
+    return [Tapped(members) for members in together.values()]
+
+
+def run_benchmark(plan: Plan, store: Store, *, workers: int = 0, progress: Progress | None = None) -> Outcome:
+    """Compute what is missing of the plan's cells in the store's folder.
+
+    Wrong names, missing weights and unreadable data sets raise before anything is computed. A cell that fails later is
+    named in the outcome.
+    """
+    outcome = Outcome()
+    jobs = Jobs(plan, store)
+    units = list(_units(plan, jobs, store, outcome))
+    todo = sum(len(unit.target.test(unit.category)) for unit in units)
+    done = 0
+    while units:
+        waiting = []
+        for unit in units:
+            with store.claim(f"{unit.data.name}-{unit.category}") as lock:
+                if lock is None:
+                    waiting.append(unit)
+                    continue
+                _drop_found(unit, store, outcome)
+                before = done
+                if unit.seats:
+
+                    def tell(count: int, name: str = unit.name, before: int = before) -> None:
+                        if progress:
+                            progress(before + count, todo, name)
+
+                    try:
+                        _fill(plan, unit, jobs, store, outcome, workers, lock, tell)
+                    except DataError as error:  # an image that cannot be read: no method can be judged here
+                        outcome.failed.append(f"{unit.name}: {error}")
+                done = before + len(unit.target.test(unit.category))
+        if len(waiting) == len(units):
+            if progress:
+                progress(done, todo, f"waiting for {len(waiting)} categories that other processes work on")
+            time.sleep(min(5.0, store.stale / 4))
+        units = waiting
+    return outcome
+
+
+def _units(plan: Plan, jobs: Jobs, store: Store, outcome: Outcome) -> list[_Unit]:
+    """Everything that is asked for and not there, category by category; settings are checked on the way."""
+    draws, units = cells_of(plan.shots, plan.seeds), []
+    for data in plan.data:
+        target = jobs.target(data)
+        methods = [(choice, jobs.method(choice, data, target)) for choice in plan.methods]
+        for category in target.categories():
+            listing = target.listing(category)
+            seats = []
+            for choice, method in methods:
+                paths = {}
+                for cell in draws:
+                    path, key = _place(store, method, data, target, category, listing, cell)
+                    if store.has(path, key):
+                        outcome.found += 1
+                    else:
+                        paths[cell] = (path, key)
+                if paths:
+                    seats.append(_Seat(method, choice, paths))
+            if seats:
+                units.append(_Unit(target, data, category, seats))
+    return units
+
+
+def _place(
+    store: Store, method: Method, data: Choice, target: Target, category: str, listing: str, cell: Cell
+) -> tuple[Any, str]:
+    shots = _shots(target, category, cell)
+    key = key_of(
+        method.identity()
+        | {"dataset": data.name, "category": category, "listing": listing, "k": cell.k, "seed": cell.seed}
+        | {"shots": [sample.name for sample in shots]}
+    )
+    names = {"method": method.name, "dataset": data.name, "category": category}
+    return store.path(**names, k=cell.k, seed=cell.seed, key=key), key
+
+
+def _shots(target: Target, category: str, cell: Cell) -> list[Sample]:
+    return target.drawn[cell.seed].get(category, [])[: cell.k] if cell.k else []
+
+
+def _drop_found(unit: _Unit, store: Store, outcome: Outcome) -> None:
+    """Leave out what another process has written since."""
+    for seat in unit.seats:
+        for cell, (path, key) in list(seat.paths.items()):
+            if store.has(path, key):
+                outcome.found += 1
+                del seat.paths[cell]
+    unit.seats = [seat for seat in unit.seats if seat.paths]
+
+
+def _fill(
+    plan: Plan,
+    unit: _Unit,
+    jobs: Jobs,
+    store: Store,
+    outcome: Outcome,
+    workers: int,
+    lock: Lock,
+    tell: Callable[[int], None],
+) -> None:
+    """Compute and write the cells of a unit."""
+    test, fit = unit.target.test(unit.category), unit.seats[0].method.settings["data"].get("fit", "squash")
+    intake, masks = intake_of(plan.protocol, fit), masks_for(test, plan.protocol)
+    for seat in unit.seats:
+        with _guarded(seat):
+            jobs.make_ready(seat.method, unit.target, unit.data, seat.choice)
+    alive = [seat for seat in unit.seats if seat.error is None]
+    groups = groups_of([seat.method.detector for seat in alive])
+    for group in groups:
+        members = [seat for seat in alive if seat.method.detector in group.detectors]
+        _learn(plan, unit, group, members, masks, intake, fit, outcome)
+    sizes = sorted({group.backbone.image_size for group in groups})
+    for number, size in enumerate(sizes):
+        seen = 0
+        for batch in image_loader(test, size, masks, plan.protocol, intake, plan.batch_size, workers, "raise"):
+            for group in (group for group in groups if group.backbone.image_size == size):
+                _score(group, alive, batch)
+            lock.touch()
+            seen += len(batch.names)
+            tell((number * len(test) + seen) // len(sizes))
+    for seat in unit.seats:
+        _write(plan, unit, seat, store, outcome, {sample.name: sample for sample in test})
+
+
+def _learn(
+    plan: Plan,
+    unit: _Unit,
+    group: Tapped,
+    seats: list[_Seat],
+    masks: Any,
+    intake: Any,
+    fit: Any,
+    outcome: Outcome,
+) -> None:
+    """References of every draw; a draw that the method cannot learn from is noted and left out."""
+    needed = {
+        sample.name: sample
+        for seat in seats
+        for cell in seat.paths
+        for sample in _shots(unit.target, unit.category, cell)
+    }
+    device = device_of(seats[0].method.detector)
+    tokens = encode_support(group.encode, needed.values(), group.backbone.image_size, plan.batch_size, intake, device)
+    for seat in seats:
+        detector, references = seat.method.detector, {}
+        own = {name: group.own(one, detector) for name, one in tokens.items()}
+        began = time.perf_counter()
+        with _guarded(seat):
+            for cell in list(seat.paths):
+                try:
+                    references |= _reference(unit, seat, cell, own)
+                except NeedsSupportError as error:
+                    outcome.skipped.append(f"{seat.method.name} {unit.name} k={cell.k}: {error}")
+                    del seat.paths[cell]
+            seat.run = CategoryRun(detector, unit.data.name, unit.category, references, plan.protocol, masks, fit)
+        seat.seconds += time.perf_counter() - began
+
+
+def _reference(unit: _Unit, seat: _Seat, cell: Cell, own: dict[str, Tokens]) -> dict[Cell, Reference]:
+    shots = {cell: _shots(unit.target, unit.category, cell)}
+    return references_of(seat.method.detector, unit.category, shots, own)
+
+
+def _score(group: Tapped, seats: list[_Seat], batch: Batch) -> None:
+    wanted = [
+        seat
+        for seat in seats
+        if seat.method.detector in group.detectors and seat.error is None and seat.run is not None and seat.paths
+    ]
+    if not wanted or not batch.names:
+        return
+    with torch.inference_mode():
+        tokens = group.encode(batch.images.to(device_of(wanted[0].method.detector)))
+        for seat in wanted:
+            began = time.perf_counter()
+            with _guarded(seat):
+                seat.run.update(batch, group.own(tokens, seat.method.detector))
+            seat.seconds += time.perf_counter() - began
+
+
+def _write(plan: Plan, unit: _Unit, seat: _Seat, store: Store, outcome: Outcome, samples: dict[str, Sample]) -> None:
+    if seat.error is None and seat.run is not None:
+        with _guarded(seat):
+            rows, scores = seat.run.finish(samples)
+            by_draw = {Cell(row["k"], row["seed"]): row for row in rows}
+            for cell, (path, key) in seat.paths.items():
+                mine = [one for one in scores if (one["k"], one["seed"]) == (cell.k, cell.seed)]
+                store.write(path, _record(plan, unit, seat, cell, key, by_draw[cell], mine))
+                outcome.computed += 1
+            return
+    outcome.failed += [f"{seat.method.name} {unit.name} k={c.k} seed={c.seed}: {seat.error}" for c in seat.paths]
+
+
+def _record(
+    plan: Plan,
+    unit: _Unit,
+    seat: _Seat,
+    cell: Cell,
+    key: str,
+    row: dict[str, Any],
+    scores: list[dict[str, Any]],
+) -> dict[str, Any]:
+    """What a cell's file holds."""
+    transductive = plan.protocol == "paper" and cell.k > 0 and seat.run.transductive
+    return {
+        **seat.method.identity(),
+        "key": key,
+        "league": seat.method.league(cell),
+        "scores_are": "transductive" if transductive else "inductive",
+        "dataset": unit.data.name,
+        "category": unit.category,
+        "k": cell.k,
+        "seed": cell.seed,
+        "shots": [sample.name for sample in _shots(unit.target, unit.category, cell)],
+        "images": row["images"],
+        "limit": plan.limit,
+        "metrics": {name: value for name, value in row.items() if name.startswith(("image_", "pixel_"))},
+        "seconds": seat.seconds / max(len(seat.run.references), 1),
+        "scores": [{name: one[name] for name in ("image", "label", "defect", "score")} for one in scores],
+        "machine": machine_facts(),
+    }
+
+
+@contextmanager
+def _guarded(seat: _Seat) -> Iterator[None]:
+    """What goes wrong with one method is its own affair: noted in its seat, the others go on."""
+    try:
+        yield
+    except Exception as error:
+        if _everybodys(error):
+            raise
+        seat.error = " ".join(str(error).split()) or type(error).__name__
+
+
+def _everybodys(error: Exception) -> bool:
+    """A full disk or a folder that may not be written."""
+    return isinstance(error, OSError) or (isinstance(error, SowaError) and str(error).startswith("cannot write"))
+
+
+def nothing_left(plan: Plan, outcome: Outcome) -> None:
+    """Stop if not a single cell of the plan could be."""
+    if outcome.skipped and not outcome.computed and not outcome.found:
+        raise ConfigError(f"nothing to compute: {outcome.skipped[0]}; give shots of 1 or more")

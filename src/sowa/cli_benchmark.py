@@ -1,0 +1,177 @@
+"""The commands `sowa benchmark ...`: the grid, its tables, speed and figures."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sowa.errors import ConfigError
+
+if TYPE_CHECKING:
+    from sowa.benchmark.runner import Outcome
+
+__all__ = ["dispatch"]
+
+benchmark = typer.Typer(
+    help="Methods x data sets x shots under one protocol; tables, speed, figures.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+def dispatch(words: Sequence[str]) -> int:
+    """`sowa benchmark WORDS`: the grid, unless the first word names one of the other commands."""
+    others = {command.name or command.callback.__name__ for command in benchmark.registered_commands} - {"run"}
+    first = words[0] if words else "--help"
+    chosen = list(words) if first in others else ["run", *(words or ["--help"])]
+    code = benchmark(chosen, standalone_mode=False, prog_name="sowa benchmark")
+    return code if isinstance(code, int) else 0
+
+
+Out = Annotated[Path, typer.Option(help="Folder of the results; a second run goes on where the first stopped.")]
+DataDir = Annotated[Path | None, typer.Option(help="Directory above the data sets; else SOWA_DATA.")]
+CacheDir = Annotated[Path | None, typer.Option(help="Where weights and drawn data are kept; else SOWA_CACHE.")]
+
+
+@benchmark.command()
+def run(
+    words: Annotated[
+        list[str] | None, typer.Argument(help="experiment=NAME, or none.", metavar="[experiment=NAME]")
+    ] = None,
+    experiment: Annotated[str | None, typer.Option(help="Name or YAML file; options below overrule it.")] = None,
+    methods: Annotated[str | None, typer.Option(help="Names by comma, such as sowa,winclip,patchcore.")] = None,
+    data: Annotated[str | None, typer.Option(help="Data sets by comma, such as mvtec,visa,elpv,drawn.")] = None,
+    shots: Annotated[str | None, typer.Option(help="Numbers of good images: 0,1,2,4.")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Draws of the good images: 0-4.")] = None,
+    protocol: Annotated[str | None, typer.Option(help="standard or paper.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="Of all methods that name no other.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Test images of each category and label.")] = None,
+    reference: Annotated[str | None, typer.Option(help="Method that the others are compared with.")] = None,
+    trained: Annotated[list[str] | None, typer.Option(help="METHOD=FILE: trained tensors; may be repeated.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images at once.")] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that decode images.")] = 0,
+    out: Out = Path("runs/benchmark"),
+    data_dir: DataDir = None,
+    cache_dir: CacheDir = None,
+) -> None:
+    """Compute what is missing, then write the tables. Also: `sowa benchmark tables|speed|figure --help`.
+
+    Every cell (method, data set, category, k, seed) is a file of its own, so a killed run goes on and several processes
+    may share the folder. Exit code 1 if a cell failed.
+    """
+    from sowa.benchmark.plan import load_experiment, plan_of
+
+    content = load_experiment(name) if (name := _experiment(words, experiment)) else {}
+    given = {
+        "methods": methods and methods.split(","),
+        "data": data and data.split(","),
+        "shots": shots,
+        "seeds": seeds,
+        "protocol": protocol,
+        "backbone": backbone,
+        "limit": limit,
+        "reference": reference,
+        "batch_size": batch_size,
+    }
+    content |= {key: value for key, value in given.items() if value is not None}
+    if methods and reference is None:
+        content.pop("reference", None)
+    paths = [f"paths.{key}={value}" for key, value in (("data_dir", data_dir), ("cache_dir", cache_dir)) if value]
+    plan = plan_of(content, trained=_files(trained or ()), paths=paths)
+    from sowa.benchmark.runner import nothing_left, run_benchmark  # heavy, and only now wanted
+    from sowa.benchmark.store import Store
+
+    store = Store(out)
+    with _progress() as progress:
+        outcome = run_benchmark(plan, store, workers=workers, progress=progress)
+    nothing_left(plan, outcome)
+    _say_outcome(outcome)
+    _tables(store, out, plan.title, plan.reference)
+    raise typer.Exit(1 if outcome.failed else 0)
+
+
+@benchmark.command()
+def tables(
+    out: Out = Path("runs/benchmark"),
+    reference: Annotated[str, typer.Option(help="Method that the others are compared with.")] = "",
+    title: Annotated[str, typer.Option(help="Heading of the page.")] = "",
+) -> None:
+    """Write the tables again from the cells that are there."""
+    from sowa.benchmark.store import Store
+
+    _tables(Store(out), out, title, reference)
+
+
+def _tables(store: object, out: Path, title: str, reference: str) -> None:
+    from sowa.benchmark.tables import write_tables
+
+    cells, damaged = store.cells()
+    for path in damaged:
+        print(f"sowa: {path} is no whole cell and left out", file=sys.stderr)
+    if not cells:
+        raise ConfigError(f"{out}: no cell of a benchmark in it; run sowa benchmark run first")
+    for path in write_tables(cells, out / "tables", title=title, reference=reference, command=sys.argv[1:]):
+        typer.echo(f"wrote {path}")
+
+
+def _experiment(words: Sequence[str] | None, option: str | None) -> str | None:
+    names = [option] if option else []
+    for word in words or ():
+        key, equals, value = word.partition("=")
+        if key != "experiment" or not equals:
+            raise ConfigError(f"'{word}' is not understood: write experiment=NAME, or options such as --methods")
+        names.append(value)
+    if len(names) > 1:
+        raise ConfigError(f"several experiments given ({', '.join(names)}): name one")
+    return names[0] if names else None
+
+
+def _files(pairs: Sequence[str]) -> dict[str, Path]:
+    files = {}
+    for pair in pairs:
+        name, equals, path = pair.partition("=")
+        if not equals or not path:
+            raise ConfigError(f"--trained '{pair}': write METHOD=FILE")
+        files[name] = Path(path)
+    return files
+
+
+def _say_outcome(outcome: "Outcome") -> None:
+    print(f"sowa: {outcome.computed} cells computed, {outcome.found} were there", file=sys.stderr)
+    for line in dict.fromkeys(outcome.skipped):
+        print(f"sowa: left out: {line}", file=sys.stderr)
+    for line in outcome.failed:
+        print(f"sowa: failed: {line}", file=sys.stderr)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int, str], None]]:
+    """Images done of images to do with the time left: a bar on a terminal, else a line now and then."""
+    if not sys.stderr.isatty():
+        yield _lines(every=20.0)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("benchmark", total=None)
+        yield lambda done, total, name: bar.update(task, completed=done, total=total, description=name)
+
+
+def _lines(every: float) -> Callable[[int, int, str], None]:
+    began = last = time.monotonic()
+
+    def tell(done: int, total: int, name: str) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < every and done < total:
+            return
+        last = now
+        left = (now - began) * (total - done) / done if done else 0.0
+        print(f"benchmark: {name}, image {done}/{total}, about {left:.0f} s left", file=sys.stderr, flush=True)
+
+    return tell
