@@ -106,7 +106,7 @@ def tables(
 
 
 def _tables(store: object, out: Path, title: str, reference: str) -> None:
-    from sowa.benchmark.tables import write_tables
+    from sowa.benchmark.render import write_tables
 
     cells, damaged = store.cells()
     for path in damaged:

@@ -154,11 +154,13 @@ def _methods(given: Any) -> tuple[Choice, ...]:
 
 def _data(given: Any) -> tuple[Choice, ...]:
     choices, known = [], target_names()
+    judged = {file: name for name, file in known.items() if name != file or name == "elpv"}
     for name, words in _pairs(given, "data"):
         if not any(word.startswith("data=") for word in words):
             if name not in known:
                 raise UnknownNameError("data set", got=name, known=known)
             words = (f"data={known[name]}", *words)
+            name = judged[known[name]]
         choices.append(Choice(name, words))
     return _unlike(choices, "data")
 
