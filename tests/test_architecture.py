@@ -41,7 +41,7 @@ ARROWS = {
     "cli_predict": LEAVES | {"predictor", "report", "data", "figures"},
     "cli_score": LEAVES | {"predictor", "report", "data", "figures", "metrics"},
     "cli_about": LEAVES | {"backbones", "data", "detectors", "predictor", "wheels"},
-    "cli_benchmark": LEAVES | {"benchmark"},
+    "cli_benchmark": LEAVES | {"benchmark", "metrics"},
     "configs": set(),
     "__init__": set(),
 }

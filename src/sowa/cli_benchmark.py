@@ -1,11 +1,12 @@
 """The commands `sowa benchmark ...`: the grid, its tables, speed and figures."""
 
+import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +14,7 @@ from sowa.errors import ConfigError
 
 if TYPE_CHECKING:
     from sowa.benchmark.runner import Outcome
+    from sowa.benchmark.store import Store
 
 __all__ = ["dispatch"]
 
@@ -21,6 +23,7 @@ benchmark = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
 
 def dispatch(words: Sequence[str]) -> int:
     """`sowa benchmark WORDS`: the grid, unless the first word names one of the other commands."""
@@ -85,27 +88,76 @@ def run(
     from sowa.benchmark.store import Store
 
     store = Store(out)
+    began = time.monotonic()
     with _progress() as progress:
         outcome = run_benchmark(plan, store, workers=workers, progress=progress)
     nothing_left(plan, outcome)
     _say_outcome(outcome)
-    _tables(store, out, plan.title, plan.reference)
+    about = {
+        "title": plan.title,
+        "reference": plan.reference,
+        "order": [choice.name for choice in plan.methods],
+        "command": _lasting(sys.argv[1:]),
+        "seconds": round(time.monotonic() - began, 1),
+        "computed": outcome.computed,
+        "failed": outcome.failed,
+        "skipped": sorted(set(outcome.skipped)),
+    }
+    _note(out, about)
+    _tables(store, out, about)
     raise typer.Exit(1 if outcome.failed else 0)
 
 
 @benchmark.command()
 def tables(
     out: Out = Path("runs/benchmark"),
-    reference: Annotated[str, typer.Option(help="Method that the others are compared with.")] = "",
-    title: Annotated[str, typer.Option(help="Heading of the page.")] = "",
+    reference: Annotated[str | None, typer.Option(help="Method that the others are compared with.")] = None,
+    title: Annotated[str | None, typer.Option(help="Heading of the page.")] = None,
 ) -> None:
     """Write the tables again from the cells that are there."""
     from sowa.benchmark.store import Store
 
-    _tables(Store(out), out, title, reference)
+    if not out.is_dir():
+        raise ConfigError(f"{out}: no such folder; give that of a benchmark")
+    given = {"title": title, "reference": reference}
+    _tables(Store(out), out, _noted(out) | {key: value for key, value in given.items() if value is not None})
 
 
-def _tables(store: object, out: Path, title: str, reference: str) -> None:
+ABOUT = "benchmark.json"
+PLACES = ("--out", "--data-dir", "--cache-dir", "--trained")
+
+
+def _lasting(words: Sequence[str]) -> list[str]:
+    """The words of a command without those that say where things lie on this machine."""
+    kept: list[str] = []
+    skip = False
+    for word in words:
+        if (
+            not skip
+            and not word.startswith(tuple(f"{place}=" for place in PLACES))
+            and word not in (*PLACES, "--debug")
+        ):
+            kept.append(word)
+        skip = not skip and word in PLACES
+    return kept
+
+
+def _note(out: Path, about: dict[str, Any]) -> None:
+    from sowa.metrics.table import write_json
+
+    write_json(out / ABOUT, about)
+
+
+def _noted(out: Path) -> dict[str, Any]:
+    """What the last run wrote of itself; empty if there is nothing readable."""
+    try:
+        found = json.loads((out / ABOUT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _tables(store: "Store", out: Path, about: Mapping[str, Any]) -> None:
     from sowa.benchmark.render import write_tables
 
     cells, damaged = store.cells()
@@ -113,7 +165,8 @@ def _tables(store: object, out: Path, title: str, reference: str) -> None:
         print(f"sowa: {path} is no whole cell and left out", file=sys.stderr)
     if not cells:
         raise ConfigError(f"{out}: no cell of a benchmark in it; run sowa benchmark run first")
-    for path in write_tables(cells, out / "tables", title=title, reference=reference, command=sys.argv[1:]):
+    keys = ("title", "reference", "order", "command")
+    for path in write_tables(cells, out / "tables", **{key: about[key] for key in keys if key in about}):
         typer.echo(f"wrote {path}")
 
 

@@ -19,7 +19,7 @@ __all__ = ["latex", "markdown", "write_tables"]
 
 MARKERS = "osD^vPX*"
 LINES = ("-", "--", "-.", ":")
-ROW, HEAD, CHAR = 24, 64, 7.2
+ROW, HEAD, CHAR = 24, 64, 8.0
 """Pixels of a drawn table: a row, its heading, a letter."""
 
 
@@ -29,13 +29,16 @@ def write_tables(
     *,
     title: str = "",
     reference: str = "",
+    order: Sequence[str] = (),
     command: Sequence[str] = (),
 ) -> list[Path]:
     """All tables and curves of the cells, and `README.md`, the page that shows them; returns the files written.
 
+    reference, order: the method that others are compared with, and which rows come first; else as the cells come.
     command: the words after `sowa` that made the cells, for the page. Raises DataError for two settings of one method,
     SowaError where the folder cannot be written.
     """
+    cells = sorted(cells, key=lambda cell: order.index(cell["method"]) if cell["method"] in order else len(order))
     tables = build_tables(cells, reference)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -148,9 +151,7 @@ def _picture(table: Table, path: Path) -> Path:
     """The table as a PNG, for slides."""
     heads = [name.replace("_", " ") for name in (*table.heads, *table.columns)]
     body = [[*names, *(words(entry) for entry in entries)] for names, entries in table.rows]
-    wide = [
-        max([*(len(part) for part in head.split(" ")), *(len(row[i]) for row in body)]) for i, head in enumerate(heads)
-    ]
+    wide = [max(len(part) for part in (*head.split(" ", 1), *(row[i] for row in body))) for i, head in enumerate(heads)]
     widths = [CHAR * width + 18 for width in wide]
     figure = sheet(round(sum(widths) + 30), HEAD + 40 + ROW * max(len(body), 1) + 16)
     width, height = figure.get_size_inches() * figure.dpi
