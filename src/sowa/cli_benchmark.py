@@ -13,6 +13,7 @@ import typer
 from sowa.errors import ConfigError
 
 if TYPE_CHECKING:
+    from sowa.benchmark.plan import Plan
     from sowa.benchmark.runner import Outcome
     from sowa.benchmark.store import Store
 
@@ -34,6 +35,9 @@ def dispatch(words: Sequence[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
+Words = Annotated[list[str] | None, typer.Argument(help="experiment=NAME, or none.", metavar="[experiment=NAME]")]
+Experiment = Annotated[str | None, typer.Option(help="Name or YAML file; options below overrule it.")]
+Methods = Annotated[str | None, typer.Option(help="Names by comma, such as sowa,winclip,patchcore.")]
 Out = Annotated[Path, typer.Option(help="Folder of the results; a second run goes on where the first stopped.")]
 DataDir = Annotated[Path | None, typer.Option(help="Directory above the data sets; else SOWA_DATA.")]
 CacheDir = Annotated[Path | None, typer.Option(help="Where weights and drawn data are kept; else SOWA_CACHE.")]
@@ -41,11 +45,9 @@ CacheDir = Annotated[Path | None, typer.Option(help="Where weights and drawn dat
 
 @benchmark.command()
 def run(
-    words: Annotated[
-        list[str] | None, typer.Argument(help="experiment=NAME, or none.", metavar="[experiment=NAME]")
-    ] = None,
-    experiment: Annotated[str | None, typer.Option(help="Name or YAML file; options below overrule it.")] = None,
-    methods: Annotated[str | None, typer.Option(help="Names by comma, such as sowa,winclip,patchcore.")] = None,
+    words: Words = None,
+    experiment: Experiment = None,
+    methods: Methods = None,
     data: Annotated[str | None, typer.Option(help="Data sets by comma, such as mvtec,visa,elpv,drawn.")] = None,
     shots: Annotated[str | None, typer.Option(help="Numbers of good images: 0,1,2,4.")] = None,
     seeds: Annotated[str | None, typer.Option(help="Draws of the good images: 0-4.")] = None,
@@ -65,25 +67,21 @@ def run(
     Every cell (method, data set, category, k, seed) is a file of its own, so a killed run goes on and several processes
     may share the folder. Exit code 1 if a cell failed.
     """
-    from sowa.benchmark.plan import load_experiment, plan_of
-
-    content = load_experiment(name) if (name := _experiment(words, experiment)) else {}
-    given = {
-        "methods": methods and methods.split(","),
-        "data": data and data.split(","),
-        "shots": shots,
-        "seeds": seeds,
-        "protocol": protocol,
-        "backbone": backbone,
-        "limit": limit,
-        "reference": reference,
-        "batch_size": batch_size,
-    }
-    content |= {key: value for key, value in given.items() if value is not None}
-    if methods and reference is None:
-        content.pop("reference", None)
-    paths = [f"paths.{key}={value}" for key, value in (("data_dir", data_dir), ("cache_dir", cache_dir)) if value]
-    plan = plan_of(content, trained=_files(trained or ()), paths=paths)
+    plan = _plan(
+        words,
+        experiment,
+        trained or (),
+        {"data_dir": data_dir, "cache_dir": cache_dir},
+        methods=methods and methods.split(","),
+        data=data and data.split(","),
+        shots=shots,
+        seeds=seeds,
+        protocol=protocol,
+        backbone=backbone,
+        limit=limit,
+        reference=reference,
+        batch_size=batch_size,
+    )
     from sowa.benchmark.runner import nothing_left, run_benchmark  # heavy, and only now wanted
     from sowa.benchmark.store import Store
 
@@ -106,6 +104,93 @@ def run(
     _note(out, about)
     _tables(store, out, about)
     raise typer.Exit(1 if outcome.failed else 0)
+
+
+@benchmark.command()
+def speed(
+    words: Words = None,
+    experiment: Experiment = None,
+    methods: Methods = None,
+    backbone: Annotated[str | None, typer.Option(help="Of all methods that name no other.")] = None,
+    common: Annotated[int | None, typer.Option(min=16, help="Measure every method at this image size, too.")] = None,
+    batches: Annotated[str, typer.Option(help="Images at once.")] = "1,8",
+    shots: Annotated[str, typer.Option(help="Good images in the memory.")] = "0,4",
+    seconds: Annotated[float, typer.Option(help="Of measuring for each number.")] = 5.0,
+    out: Out = Path("runs/benchmark"),
+    cache_dir: CacheDir = None,
+) -> None:
+    """Images per second, latency, memory and parameters of each method: table and chart.
+
+    Without published weights measure drawn ones: give methods as `clip` models with `backbone.weights=random` in an
+    experiment file, or --backbone random_tiny.
+    """
+    from sowa.benchmark.plan import numbers
+
+    plan = _plan(
+        words, experiment, (), {"cache_dir": cache_dir}, methods=methods and methods.split(","), backbone=backbone
+    )
+    from sowa.benchmark.speed import speed_main
+
+    speed_main(
+        methods=[(one.name, [f"backbone={plan.backbone}", *one.words, *plan.paths]) for one in plan.methods],
+        common=common,
+        batches=numbers(batches, what="batches"),
+        shots=numbers(shots, what="shots"),
+        seconds=seconds,
+        out=out / "speed",
+        said=lambda line: print(f"sowa: {line}", file=sys.stderr, flush=True),
+    )
+    typer.echo((out / "speed" / "speed.md").read_text(encoding="utf-8"))
+
+
+@benchmark.command()
+def figure(
+    words: Words = None,
+    experiment: Experiment = None,
+    methods: Methods = None,
+    data: Annotated[str | None, typer.Option(help="Data sets by comma.")] = None,
+    image: Annotated[list[str] | None, typer.Option(help="Name of a test image; may be repeated.")] = None,
+    k: Annotated[int | None, typer.Option("-k", min=0, help="Good images.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="Of all methods that name no other.")] = None,
+    trained: Annotated[list[str] | None, typer.Option(help="METHOD=FILE: trained tensors; may be repeated.")] = None,
+    out: Out = Path("runs/benchmark"),
+    data_dir: DataDir = None,
+    cache_dir: CacheDir = None,
+) -> None:
+    """Original, truth and every method's heat map; levels, text, memory and fusion of SOWA."""
+    plan = _plan(
+        words,
+        experiment,
+        trained or (),
+        {"data_dir": data_dir, "cache_dir": cache_dir},
+        methods=methods and methods.split(","),
+        data=data and data.split(","),
+        backbone=backbone,
+    )
+    from sowa.benchmark.figure import figure_main
+    from sowa.benchmark.store import Store
+
+    for path in figure_main(plan, Store(out), names=image or (), k=k):
+        typer.echo(f"wrote {path}")
+
+
+def _plan(
+    words: Sequence[str] | None,
+    experiment: str | None,
+    trained: Sequence[str],
+    places: Mapping[str, Path | None],
+    **given: Any,
+) -> "Plan":
+    """The experiment, overruled by what was given; nothing heavy is loaded for it."""
+    from sowa.benchmark.plan import load_experiment, plan_of
+
+    name = _experiment(words, experiment)
+    content = load_experiment(name) if name else {}
+    content |= {key: value for key, value in given.items() if value is not None}
+    if given.get("methods") and given.get("reference") is None:
+        content.pop("reference", None)
+    paths = [f"paths.{key}={value}" for key, value in places.items() if value]
+    return plan_of(content, trained=_files(trained), paths=paths)
 
 
 @benchmark.command()

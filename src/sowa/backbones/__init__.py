@@ -9,7 +9,10 @@ from sowa.errors import ConfigError, UnknownNameError
 if TYPE_CHECKING:
     from sowa.backbones.base import Backbone
 
-__all__ = ["BACKBONES", "build_backbone", "find_weights"]
+__all__ = ["BACKBONES", "RANDOM", "build_backbone", "find_weights"]
+
+RANDOM = "random"
+"""As `weights`: none are read, they are drawn."""
 
 
 def build_backbone(
@@ -29,9 +32,10 @@ def build_backbone(
     model, tag: which architecture and which of its weights (`clip`: any open_clip vision transformer; `cnn`: one of
     sowa.backbones.cnn_weights.CNNS).
     image_size: side of the input in pixels, a multiple of the patch; None: the size of the weights or of BACKBONES.
-    weights: a file to read instead of looking in the cache and on the network.
+    weights: a file to read instead of looking in the cache and on the network; `random` draws them from the seed
+    (`clip`, `cnn`, `compact_cnn`), for dry runs and for measuring speed.
     activation: `auto` is what the weights were trained with; `gelu` or `quickgelu` force one (`clip`).
-    seed: of whatever is drawn at random: all of `random_tiny`, the text tower of `compact`.
+    seed: of whatever is drawn at random: all of `random_tiny`, the text tower of `compact`, `weights="random"`.
     cache_dir: where weights are kept; else the environment variable SOWA_CACHE, else the platform's place.
     offline: never try the network.
     Raises UnknownNameError, ConfigError, or WeightsError saying which file is wanted and where it may be put.
@@ -49,6 +53,10 @@ def build_backbone(
         return _random_tiny(spec, tag=tag, image_size=image_size, weights=weights, activation=activation, seed=seed)
     if name == "compact":
         return _compact(spec, tag, image_size, weights, activation, seed, cache_dir, offline)
+    if weights == RANDOM:
+        from sowa.backbones.drawn_weights import random_clip
+
+        return random_clip(spec=spec, model=model, image_size=image_size, activation=activation, seed=seed)
     return _clip(spec, model, tag, image_size, weights, activation, cache_dir, offline)
 
 
@@ -103,6 +111,10 @@ def _cnn(
         from sowa.backbones.random_tiny_cnn import build_random_tiny_cnn
 
         return build_random_tiny_cnn(spec=spec, image_size=image_size, seed=seed)
+    if weights == RANDOM:
+        from sowa.backbones.drawn_weights import random_cnn
+
+        return random_cnn(spec=spec, model=model, image_size=image_size, name=name, seed=seed)
     path = _find_cnn(name, spec, model, tag, weights, cache_dir, offline)
     from sowa.backbones.cnn_files import build_cnn
 
@@ -190,6 +202,8 @@ def find_weights(
     if name not in BACKBONES:
         raise UnknownNameError("backbone", got=name, known=BACKBONES)
     spec = BACKBONES[name]
+    if weights == RANDOM and name != "compact":
+        return None
     if name == "compact":
         from sowa.backbones.weights import find_compact
 

@@ -15,7 +15,7 @@ from sowa.benchmark.tables import Cells, Entry, Table, build_tables, write_cells
 from sowa.errors import SowaError
 from sowa.figures.canvas import INK, NORMAL, QUIET, SMALL, save, sheet
 
-__all__ = ["latex", "markdown", "write_tables"]
+__all__ = ["latex", "markdown", "write_tables", "write_text"]
 
 MARKERS = "osD^vPX*"
 LINES = ("-", "--", "-.", ":")
@@ -45,19 +45,20 @@ def write_tables(
         files = []
         for table in tables:
             files += [
-                _text(folder / f"{table.name}.csv", _csv(table)),
-                _text(folder / f"{table.name}.tex", latex(table)),
+                write_text(folder / f"{table.name}.csv", _csv(table)),
+                write_text(folder / f"{table.name}.tex", latex(table)),
                 _picture(table, folder / f"{table.name}.png"),
             ]
         charts = _charts(cells, folder)
         files += [*charts, write_cells_csv(folder / "cells.csv", cells)]
         page = _page(cells, tables, charts, title, command)
-        return [*files, _text(folder / "README.md", page)]
+        return [*files, write_text(folder / "README.md", page)]
     except OSError as error:
         raise SowaError(f"cannot write {folder}: {error.strerror or error}") from None
 
 
-def _text(path: Path, text: str) -> Path:
+def write_text(path: Path, text: str) -> Path:
+    """A text file, whole or not at all."""
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         beside.write_text(text, encoding="utf-8")

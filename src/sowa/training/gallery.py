@@ -12,7 +12,7 @@ from sowa.figures import MechanismRow, VerdictRow
 from sowa.training.evaluate import Cell, Evaluation, support_of
 from sowa.types import ABNORMAL, NORMAL, Prediction, Reference, Sample
 
-__all__ = ["HIGH", "LOW", "chosen_samples", "mechanism_rows", "verdict_rows"]
+__all__ = ["HIGH", "LOW", "chosen_samples", "mechanism_row", "mechanism_rows", "verdict_rows"]
 
 LOW, HIGH = 0.0, 2.25
 """Heat scale of all pictures in doublings: 0 is the most unusual spot of the good pictures themselves, 1 twice that."""
@@ -61,7 +61,7 @@ def verdict_rows(
 def mechanism_rows(
     detector: Detector, chosen: Mapping[str, Sequence[Sample]], result: Evaluation, *, k: int, seed: int
 ) -> list[MechanismRow]:
-    """One anomalous image of each category: levels, text map, memory map and fusion."""
+    """One anomalous image of each category."""
     rows = []
     for dataset, samples in chosen.items():
         shown: set[str] = set()
@@ -70,20 +70,22 @@ def mechanism_rows(
                 continue
             shown.add(sample.category)
             reference = result.references[f"{dataset}/{sample.category}", Cell(k, seed)]
-            prediction, image, mask = _seen(detector, sample, reference)
-            memory = prediction.parts.get("memory_map")
-            rows.append(
-                MechanismRow(
-                    image=image,
-                    mask=mask,
-                    category=f"{dataset}/{sample.category}",
-                    levels=list(prediction.levels[0].numpy()),
-                    text_map=prediction.parts["text_map"][0].numpy(),
-                    memory_map=None if memory is None else memory[0].numpy(),
-                    score_map=prediction.score_map[0].numpy(),
-                )
-            )
+            rows.append(mechanism_row(detector, sample, reference, category=f"{dataset}/{sample.category}"))
     return rows
+
+
+def mechanism_row(detector: Detector, sample: Sample, reference: Reference, *, category: str) -> MechanismRow:
+    """Levels, text map, memory map and fusion of one image."""
+    prediction, image, mask = _seen(detector, sample, reference)
+    parts = {name: prediction.parts.get(name) for name in ("text_map", "memory_map")}
+    return MechanismRow(
+        image=image,
+        mask=mask,
+        category=category,
+        levels=[] if prediction.levels is None else list(prediction.levels[0].numpy()),
+        score_map=prediction.score_map[0].numpy(),
+        **{name: None if value is None else value[0].numpy() for name, value in parts.items()},
+    )
 
 
 def _doublings(prediction: Prediction, reference: Reference) -> np.ndarray:
