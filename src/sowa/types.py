@@ -77,6 +77,10 @@ class Tokens:
         """Tokens of some of the images."""
         return Tokens(self.cls[rows], tuple(level[rows] for level in self.levels), self.grid)
 
+    def pick(self, places: "Sequence[int]") -> "Tokens":
+        """Some of the levels, by their place."""
+        return Tokens(self.cls, tuple(self.levels[place] for place in places), self.grid)
+
     @staticmethod
     def join(parts: "Sequence[Tokens]") -> "Tokens":
         """Tokens of several batches as one batch."""

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from sowa.artifact import save_trained
 from sowa.benchmark import runner, store
@@ -199,3 +200,18 @@ def test_methods_that_encode_in_their_own_way_stay_alone():
     groups = runner.groups_of([winclip, patchcore, Padim(backbone=winclip.backbone)])
     assert [len(group.detectors) for group in groups] == [1, 2]
     assert [group.shared for group in groups] == [False, True]
+
+
+@pytest.mark.parametrize("backbone", ["random_tiny", "random_tiny_cnn"])
+def test_shared_tokens_are_those_that_each_would_have_read(backbone):
+    words = ["model=patchcore", f"backbone={backbone}", "backbone.image_size=64" if "cnn" in backbone else TINY[0]]
+    tower = build(compose_job("train", words).settings).backbone
+    detectors = [Padim(backbone=tower, taps=(1, 3)), Patchcore(backbone=tower, taps=(4, 2))]
+    (group,) = runner.groups_of(detectors)
+    images = torch.rand(2, 3, tower.image_size, tower.image_size)
+    shared = group.encode(images)
+    for detector in detectors:
+        own, alone = group.own(shared, detector), detector.encode(images)
+        assert own.grid == alone.grid and type(own) is type(alone)
+        assert getattr(own, "grids", None) == getattr(alone, "grids", None)
+        assert all(torch.equal(a, b) for a, b in zip(own.levels, alone.levels, strict=True))

@@ -30,6 +30,12 @@ class PyramidTokens(Tokens):
         """Tokens of some of the images."""
         return PyramidTokens(self.cls[rows], tuple(level[rows] for level in self.levels), self.grid, self.grids)
 
+    def pick(self, places: "Sequence[int]") -> "PyramidTokens":
+        """Some of the levels, by their place."""
+        grids = tuple(self.grids[place] for place in places)
+        finest = max(grids, key=lambda grid: grid[0] * grid[1], default=self.grid)
+        return PyramidTokens(self.cls, tuple(self.levels[place] for place in places), finest, grids)
+
     @staticmethod
     def join(parts: "Sequence[PyramidTokens]") -> "PyramidTokens":
         """Tokens of several batches as one batch."""

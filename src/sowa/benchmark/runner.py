@@ -92,8 +92,7 @@ class Tapped:
         """The part of the shared tokens that `detector.encode` would have given."""
         if not self.shared:
             return tokens
-        levels = tuple(tokens.levels[self.taps.index(tap)] for tap in detector.taps)
-        return Tokens(cls=tokens.cls, levels=levels, grid=tokens.grid)
+        return tokens.pick([self.taps.index(tap) for tap in detector.taps])
 
 
 def groups_of(detectors: list[Detector]) -> list[Tapped]:

@@ -115,13 +115,13 @@ def _methods(cells: Cells, protocol: str, k: int) -> Table:
     heads = ("method", "league", "backbone", "px")
     columns, rows = [], []
     present = [dataset for dataset in cells.datasets if k in cells.shots(dataset)]
-    metrics = [m for m in SHOWN if any(_has(cells, dataset, m) for dataset in present)]
-    columns = [f"{dataset} {metric}" for dataset in present for metric in metrics]
+    places = [(dataset, metric) for dataset in present for metric in SHOWN if _has(cells, dataset, metric)]
+    columns = [f"{dataset} {metric}" for dataset, metric in places]
     for method in cells.methods:
-        entries = tuple(cells.entry(method, dataset, k, metric) for dataset in present for metric in metrics)
+        entries = tuple(cells.entry(method, dataset, k, metric) for dataset, metric in places)
         if any(entry.mean is not None for entry in entries):
             rows.append((about(cells, method, k), entries))
-    keys = {(row[0][0], dataset, k, metric) for row in rows for dataset in present for metric in metrics}
+    keys = {(row[0][0], dataset, k, metric) for row in rows for dataset, metric in places}
     notes = [_notes_of(protocol, rows)]
     if cited := sources(keys):
         notes.append(f"In brackets: the published value and our difference to it. Sources: {'; '.join(cited)}.")
