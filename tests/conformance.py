@@ -10,7 +10,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from sowa.detectors.base import Detector
-from sowa.errors import NeedsSupportError
+from sowa.errors import ConfigError, NeedsSupportError
 from sowa.types import Prediction, Reference, Support
 
 CATEGORY = "nut"
@@ -47,7 +47,7 @@ def conform(build: Callable[[], Detector], *, shots: int = 3) -> None:
     images = torch.cat((normals(size, 2, seed=9), with_defect(normals(size, 2, seed=9))))
     reference = detector.fit(support)
     whole = detector(images, reference)
-    for rule in (_batch, _determinism, _round_trip, _polarity, _inputs, _backbone, _shapes, _empty):
+    for rule in (_batch, _determinism, _round_trip, _polarity, _inputs, _backbone, _shapes, _empty, _extended):
         rule(build, detector, support, images, reference, whole)
 
 
@@ -117,3 +117,27 @@ def _empty(build, detector, support, images, reference, whole):
         assert "\n" not in str(error)
     one = Support(CATEGORY, support.images[:1])
     assert detector(images, detector.fit(one)).score.isfinite().all(), "one shot"
+
+
+def _extended(build, detector, support, images, reference, whole):
+    """Learnt in two steps scores like learnt at once, or the named error is raised; the first step is not changed."""
+    if len(support.images) < 2:
+        return
+    first = detector.fit(Support(CATEGORY, support.images[:1]))
+    before = {name: value.clone() for name, value in first.items()}
+    try:
+        longer = detector.extend_tokens(first, CATEGORY, detector.encode(support.images[1:]))
+    except ConfigError as error:
+        assert "\n" not in str(error) and "fit again" in str(error)
+        return
+    assert longer.keys() == reference.keys(), "another kind of reference"
+    assert all(torch.equal(first[name], before[name]) for name in before), "the earlier reference was changed"
+    again = detector(images, longer)
+    if detector.extends_nearly:
+        assert (again.score[2:] > again.score[:2]).all() and again.score.isfinite().all(), "a painted defect, grown"
+        return
+    for name in reference:
+        assert longer[name].shape == reference[name].shape, f"{name} has another shape"
+    torch.testing.assert_close(again.score, whole.score, rtol=1e-4, atol=1e-5)
+    if whole.score_map is not None:
+        torch.testing.assert_close(again.score_map, whole.score_map, rtol=1e-4, atol=1e-4)

@@ -43,7 +43,7 @@ ARROWS = {
     "cli_about": LEAVES | {"backbones", "data", "detectors", "predictor", "wheels"},
     "cli_benchmark": LEAVES | {"benchmark", "metrics"},
     "configs": set(),
-    "__init__": set(),
+    "__init__": {"predictor"},
 }
 ONLY_IN = {
     "lightning": {"training"},

@@ -116,6 +116,24 @@ class Backbone(nn.Module):
         found = dict(zip(wanted, levels, strict=True))
         return Tokens(cls=cls_BE, levels=tuple(found[tap] for tap in taps), grid=self.grid)
 
+    def encode_normed(self, images: Tensor, taps: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
+        """(class token [B, D], patch tokens [B, L, D]) of each tapped block after the tower's final norm.
+
+        As `encode_image`, but nothing is projected, and blocks after the last tap are not run.
+        """
+        taps = self._checked_taps(taps)
+        pixels = self._normalised(images)
+        if len(pixels) == 0:
+            none = pixels.new_empty(0, self.width), pixels.new_empty(0, self.grid[0] * self.grid[1], self.width)
+            return [none] * len(taps)
+        wanted = sorted(set(taps))
+        found = dict(zip(wanted, self._run_normed(pixels, [tap - 1 for tap in wanted]), strict=True))
+        return [found[tap] for tap in taps]
+
+    def at_size(self, image_size: int) -> "Backbone":
+        """The same tower for another image size: weights are shared, trained positions are resampled."""
+        raise ConfigError(f"backbone '{self.name}' has one image size: choose another backbone")
+
     def project(self, tokens: Tensor) -> Tensor:
         """[..., D] -> [..., E]: the tower's own projection into the joint space, without its final norm."""
         raise NotImplementedError
@@ -142,6 +160,10 @@ class Backbone(nn.Module):
     def _run_blocks(self, pixels: Tensor, indices: list[int]) -> tuple[Tensor, list[Tensor]]:
         """Normalised pixels, ascending 0-based block numbers -> cls [B, E], one [B, L, D] per block number."""
         raise NotImplementedError
+
+    def _run_normed(self, pixels: Tensor, indices: list[int]) -> list[tuple[Tensor, Tensor]]:
+        """Normalised pixels, ascending 0-based block numbers -> (cls, patches) of each after the final norm."""
+        raise ConfigError(f"backbone '{self.name}' has no final norm for tokens: choose a transformer such as compact")
 
     def _text_tower(self) -> "TextTower":
         if self.text is None:

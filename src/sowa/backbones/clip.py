@@ -3,6 +3,7 @@
 Names of tensors are OpenAI's, which are also open_clip's: `visual.*` for the image tower, the rest for the text tower.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -62,6 +63,37 @@ class ClipBackbone(Backbone):
             pixels.to(self.visual.conv1.weight.dtype), indices=indices, output_fmt="NLC"
         )
         return out["image_features"], out["image_intermediates"]
+
+    def _run_normed(self, pixels: Tensor, indices: list[int]) -> list[tuple[Tensor, Tensor]]:
+        out = self.visual.forward_intermediates(
+            pixels.to(self.visual.conv1.weight.dtype),
+            indices=indices,
+            stop_early=True,
+            normalize_intermediates=True,
+            intermediates_only=True,
+            output_fmt="NLC",
+            output_extra_tokens=True,
+        )
+        pairs = zip(out["image_intermediates_prefix"], out["image_intermediates"], strict=True)
+        return [(prefix_BPD[:, 0], patches_BLD) for prefix_BPD, patches_BLD in pairs]
+
+    def at_size(self, image_size: int) -> "ClipBackbone":
+        grid = square_grid(image_size, self.patch)
+        positions = self.visual.positional_embedding
+        shared = {id(weight): weight for weight in self.visual.parameters() if weight is not positions}
+        visual = copy.deepcopy(self.visual, shared)
+        visual.image_size, visual.grid_size = (image_size, image_size), grid
+        visual.positional_embedding = nn.Parameter(resample_positions(positions.detach(), grid))
+        return ClipBackbone(
+            name=self.name,
+            visual=visual,
+            text=self.text,
+            mean=self.mean.flatten().tolist(),
+            std=self.std.flatten().tolist(),
+            text_trained=self.text_trained,
+            weights_id=self.weights_id,
+            default_taps=self.default_taps,
+        )
 
     def project(self, tokens: Tensor) -> Tensor:
         """[..., D] -> [..., E] by `visual.proj`; the final norm is left out, as the papers' code does."""

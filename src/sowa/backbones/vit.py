@@ -1,5 +1,6 @@
 """timm's DINOv2 vision transformers, with a text tower whose weights are drawn from a seed."""
 
+import copy
 from collections.abc import Mapping, Sequence
 
 import timm
@@ -35,7 +36,9 @@ class VitBackbone(Backbone):
         text_trained: bool,
         weights_id: str,
         default_taps: Sequence[int] | None = None,
+        positions: Tensor | None = None,
     ):
+        """positions: [1 + L, D] as they were trained, where `visual` has them resampled to another size."""
         super().__init__(
             name=name,
             image_size=visual.patch_embed.img_size[0],
@@ -50,7 +53,7 @@ class VitBackbone(Backbone):
             weights_id=weights_id,
             default_taps=default_taps,
         )
-        self.visual = visual
+        self.visual, self.positions = visual, positions
         self.freeze()
 
     def _run_blocks(self, pixels: Tensor, indices: list[int]) -> tuple[Tensor, list[Tensor]]:
@@ -58,6 +61,38 @@ class VitBackbone(Backbone):
             pixels.to(self.visual.patch_embed.proj.weight.dtype), indices=indices, output_fmt="NLC"
         )
         return normed_BTD[:, 0], levels
+
+    def _run_normed(self, pixels: Tensor, indices: list[int]) -> list[tuple[Tensor, Tensor]]:
+        found = self.visual.forward_intermediates(
+            pixels.to(self.visual.patch_embed.proj.weight.dtype),
+            indices=indices,
+            norm=True,
+            stop_early=True,
+            output_fmt="NLC",
+            return_prefix_tokens=True,
+            intermediates_only=True,
+        )
+        return [(prefix_BPD[:, 0], patches_BLD) for patches_BLD, prefix_BPD in found]
+
+    def at_size(self, image_size: int) -> "VitBackbone":
+        grid = square_grid(image_size, self.patch)
+        known = self.visual.pos_embed[0] if self.positions is None else self.positions
+        shared = {id(weight): weight for name, weight in self.visual.named_parameters() if name != "pos_embed"}
+        visual = copy.deepcopy(self.visual, shared)
+        visual.patch_embed.img_size, visual.patch_embed.grid_size = (image_size, image_size), grid
+        visual.patch_embed.num_patches = grid[0] * grid[1]
+        visual.pos_embed = torch.nn.Parameter(resample_positions(known, grid)[None])
+        return VitBackbone(
+            name=self.name,
+            visual=visual,
+            text=self.text,
+            mean=self.mean.flatten().tolist(),
+            std=self.std.flatten().tolist(),
+            text_trained=self.text_trained,
+            weights_id=self.weights_id,
+            default_taps=self.default_taps,
+            positions=self.positions,
+        )
 
     def project(self, tokens: Tensor) -> Tensor:
         """[..., D] -> [..., D]: self-supervised towers have no joint space of their own; tokens stay as they are."""
@@ -98,6 +133,7 @@ def vit_from_state(
     weights_id = hash_tensors(weights)
     square_grid(image_size, weights["patch_embed.proj.weight"].shape[-1] if "patch_embed.proj.weight" in weights else 1)
     visual = empty_vit(model, image_size)
+    trained = positions[0]
     weights["pos_embed"] = resample_positions(positions[0], visual.patch_embed.grid_size)[None]
     load_strictly(visual, weights, source=source)
     return VitBackbone(
@@ -109,6 +145,7 @@ def vit_from_state(
         text_trained=False,
         weights_id=f"{weights_id};text=random:seed={seed}",
         default_taps=default_taps,
+        positions=trained,
     )
 
 

@@ -14,6 +14,7 @@ __all__ = ["DETECTORS", "build_detector", "detector_class"]
 
 DETECTORS = {
     "sowa": ("sowa.detectors.sowa", "Sowa"),
+    "sowa_plus": ("sowa.detectors.sowa_plus", "SowaPlus"),
     "winclip": ("sowa.detectors.winclip", "WinClip"),
     "april_gan": ("sowa.detectors.april_gan", "AprilGan"),
     "promptad": ("sowa.detectors.promptad", "PromptAd"),

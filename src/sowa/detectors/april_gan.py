@@ -111,13 +111,34 @@ class AprilGan(Detector):
 
     def memorise(self, tokens: Tokens, prototypes_SE: Tensor) -> Reference:
         """The entries that K > 0 normal images add to a reference."""
-        own_VKL = torch.stack([leave_one_out_distance(level, tokens.grid) for level in tokens.levels])
         text_KHW = self.text_map(self.pixel_logits(tokens, prototypes_SE.expand(len(tokens.cls), -1, -1)))
-        peaks_K = _peak(self._fused_map(text_KHW, self.memory_map(to_grid(own_VKL, tokens.grid))))
+        peaks_K = self._left_out(tokens.levels, text_KHW, tokens.grid)
         bank = torch.stack([unit(level.float()).flatten(0, 1) for level in tokens.levels])
         reference = {"bank": bank, "support_peak": peaks_K.mean()}
         own = self._image_score(self.probability(tokens, prototypes_SE), peaks_K, reference)
         return reference | {"support_scores": own}
+
+    @torch.no_grad()
+    def extend_tokens(self, reference: Reference, category: str, tokens: Tokens) -> Reference:
+        """As `fit_tokens` on all shots. ConfigError where words have a share: what they said of the earlier shots is
+        not kept."""
+        if "bank" not in reference:
+            return self.fit_tokens(category, tokens)
+        if self.text_weight > 0:
+            raise ConfigError("april_gan with words cannot add to what it learnt: fit again, or use text_weight=0")
+        old_VKLD = reference["bank"].unflatten(1, (-1, tokens.grid[0] * tokens.grid[1]))
+        new = [unit(level_KLD.float()) for level_KLD in tokens.levels]
+        rows = [torch.cat(pair) for pair in zip(old_VKLD, new, strict=True)]
+        size = self.backbone.image_size
+        peaks_K = self._left_out(rows, rows[0].new_zeros(len(rows[0]), size, size), tokens.grid)
+        longer = {"bank": torch.stack([level_KLD.flatten(0, 1) for level_KLD in rows]), "support_peak": peaks_K.mean()}
+        own = self._image_score(torch.zeros_like(peaks_K), peaks_K, longer)
+        return {"prototypes": reference["prototypes"], **longer, "support_scores": own}
+
+    def _left_out(self, rows: Sequence[Tensor], text_KHW: Tensor, grid: tuple[int, int]) -> Tensor:
+        """[K] peaks of the maps of the shots, each left out in turn."""
+        own_VKL = torch.stack([leave_one_out_distance(level_KLD, grid) for level_KLD in rows])
+        return _peak(self._fused_map(text_KHW, self.memory_map(to_grid(own_VKL, grid))))
 
     def memory_grids(self, tokens: Tokens, bank_VMD: Tensor) -> Tensor:
         """[V, B, h, w] distance of each level's raw tokens to the bank, each in 0..2."""

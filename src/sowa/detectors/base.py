@@ -28,6 +28,13 @@ class Detector(nn.Module, ABC):
     compares: ClassVar[bool] = False
     """Whether `losses` compares images with normal ones of their category, handed over by `take_normals`."""
 
+    extends_nearly: ClassVar[bool] = False
+    """Whether a reference of `extend_tokens` only comes near to that of all images learnt at once."""
+
+    expected_spread: ClassVar[float | None] = None
+    """What image scores of normal images spread by, where the method puts them on a scale set by its shots (middle about
+    0); None: their spread is a share of their size, as that of distances."""
+
     backbone: "Backbone"
     taps: tuple[int, ...]
 
@@ -50,6 +57,16 @@ class Detector(nn.Module, ABC):
     @abstractmethod
     def score(self, tokens: Tokens, reference: Reference) -> Prediction:
         """`forward` on tokens that are already encoded."""
+
+    def extend_tokens(self, reference: Reference, category: str, tokens: Tokens) -> Reference:
+        """A reference that also holds these K > 0 normal images; nothing is trained and `reference` is unchanged.
+
+        It scores as `fit_tokens` on all images would (nearly so where `extends_nearly`). ConfigError where the method
+        cannot add to what it learnt.
+        """
+        raise ConfigError(
+            f"{type(self).__name__} cannot add to what it learnt: fit again with all normal images together"
+        )
 
     def score_each(self, tokens: Tokens, references: Sequence[Reference]) -> list[Prediction]:
         """`score` against several references; a method overrides it where part of the work is the same for all."""

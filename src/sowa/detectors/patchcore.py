@@ -95,6 +95,12 @@ class Patchcore(Detector):
         rows_MD = self.embed(tokens).flatten(2).transpose(1, 2).flatten(0, 1)
         return {"bank": rows_MD[self.choose(rows_MD)] if self.coreset is not None else rows_MD.contiguous()}
 
+    def extend_tokens(self, reference: Reference, category: str, tokens: Tokens) -> Reference:
+        """The longer bank. ConfigError with a coreset: its choice needs all rows at once."""
+        if self.coreset is not None:
+            raise ConfigError("patchcore with a coreset cannot add to what it learnt: fit again with all normal images")
+        return {"bank": torch.cat((reference["bank"], self.fit_tokens(category, tokens)["bank"]))}
+
     @torch.no_grad()
     def score(self, tokens: Tokens, reference: Reference) -> Prediction:
         """Image score, smoothed map [B, H, W], distances on the finest grid as the only level [B, 1, h, w]."""

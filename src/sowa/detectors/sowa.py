@@ -207,18 +207,57 @@ class Sowa(Detector):
         reference = {"prototypes": self.prototypes()[self.category_index(category)]}
         if tokens is None:
             return reference
-        projected = [unit(self.backbone.project(level).float()) for level in tokens.levels]
-        reference["bank"] = torch.stack([level_KLE.flatten(0, 1) for level_KLE in projected])
-        own = torch.stack(
-            [leave_one_out_distance(level_KLE, tokens.grid, own_places=True) for level_KLE in projected], dim=1
-        )
-        peaks_K = top_mean(own.sum(dim=1), TOP_FRACTION)
-        reference["support_peak"] = peaks_K.mean()
         text = self._text(tokens, reference["prototypes"])
+        peaks_K, memory_KHW, bank = self._left_out(self._rows(tokens), tokens.grid)
+        reference |= {"bank": bank, "support_peak": peaks_K.mean()}
         reference["support_scores"] = self._fused_score(text.score_B, peaks_K, reference["support_peak"])
-        fused = self._fused_map(text.map_BHW, self._enlarge(to_grid(own.sum(dim=1), tokens.grid)))
-        reference["support_level"] = top_mean(fused, TOP_FRACTION).mean()
+        reference["support_level"] = top_mean(self._fused_map(text.map_BHW, memory_KHW), TOP_FRACTION).mean()
         return reference
+
+    @torch.no_grad()
+    def extend_tokens(self, reference: Reference, category: str, tokens: Tokens) -> Reference:
+        """As `fit_tokens` on all shots. The words' maps of the earlier shots are not known any more: where words have a
+        share, `support_level` joins that of the earlier shots with that of the new ones."""
+        if "bank" not in reference:
+            return self.fit_tokens(category, tokens)
+        old_VKLE = reference["bank"].unflatten(1, (-1, tokens.grid[0] * tokens.grid[1]))
+        old = old_VKLE.shape[1]
+        text = self._text(tokens, reference["prototypes"])
+        rows = [torch.cat((before, new)) for before, new in zip(old_VKLE, self._rows(tokens), strict=True)]
+        peaks_K, memory_KHW, bank = self._left_out(rows, tokens.grid)
+        scores_K = torch.cat((self._words_of(reference, old_VKLE, tokens.grid), text.score_B))
+        level = top_mean(self._fused_map(text.map_BHW, memory_KHW[old:]), TOP_FRACTION)
+        earlier = reference["support_level"].expand(old)
+        if self.text_weight == 0:
+            earlier = top_mean(2 * memory_KHW[:old], TOP_FRACTION)
+        return {
+            "prototypes": reference["prototypes"],
+            "bank": bank,
+            "support_peak": peaks_K.mean(),
+            "support_scores": self._fused_score(scores_K, peaks_K, peaks_K.mean()),
+            "support_level": torch.cat((earlier, level)).mean(),
+        }
+
+    def _rows(self, tokens: Tokens) -> list[Tensor]:
+        """[K, L, E] unit rows of every level."""
+        return [unit(self.backbone.project(level).float()) for level in tokens.levels]
+
+    def _left_out(self, rows: Sequence[Tensor], grid: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+        """([K] peaks, [K, H, W] memory maps, [V, M, E] bank) of the shots, peaks and maps of each left out in turn."""
+        own_KL = torch.stack([leave_one_out_distance(level_KLE, grid, own_places=True) for level_KLE in rows]).sum(
+            dim=0
+        )
+        bank = torch.stack([level_KLE.flatten(0, 1) for level_KLE in rows])
+        return top_mean(own_KL, TOP_FRACTION), self._enlarge(to_grid(own_KL, grid)), bank
+
+    def _words_of(self, reference: Reference, bank_VKLE: Tensor, grid: tuple[int, int]) -> Tensor:
+        """[K] what the words said of the shots of a reference: their scores without the share of the memory."""
+        scores_K = reference["support_scores"]
+        if self.text_weight == 0:
+            return torch.zeros_like(scores_K)
+        peaks_K, _, _ = self._left_out(list(bank_VKLE), grid)
+        memory_K = self._fused_score(torch.zeros_like(scores_K), peaks_K, reference["support_peak"])
+        return (scores_K - memory_K) / self.text_weight
 
     def score(self, tokens: Tokens, reference: Reference) -> Prediction:
         """Image score, fused map [B, H, W], abnormal probability of each level on the grid [B, V, h, w].

@@ -63,6 +63,10 @@ class Spade(Detector):
         rows = {f"tokens_{number}": level_KLD.float().contiguous() for number, level_KLD in levels}
         return {"pooled": tokens.cls.float().contiguous()} | rows
 
+    def extend_tokens(self, reference: Reference, category: str, tokens: Tokens) -> Reference:
+        """The shots of both, as `fit_tokens` of all."""
+        return {name: torch.cat((reference[name], new)) for name, new in self.fit_tokens(category, tokens).items()}
+
     @torch.no_grad()
     def score(self, tokens: Tokens, reference: Reference) -> Prediction:
         """Image score, smoothed map [B, H, W], each level's distances at image size [B, V, H, W].

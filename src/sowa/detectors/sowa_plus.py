@@ -1,0 +1,283 @@
+"""SOWA Plus: a few normal images as subspaces of their tokens, at two image sizes, scaled by the images themselves.
+
+Beyond the paper (docs/SOWA_PLUS.md): tokens of two middle blocks, after the tower's final norm, are compared with the
+linear subspace that holds most of the variance of the normal tokens (the residual of a principal component analysis),
+at the full image size, where small defects show, and at half of it, where wide ones do. Every score is put on the scale
+of what the normal images get when left out in turn. A global term sees changes that have no place.
+
+B images, V levels, L tokens, D token width, K shots, R directions, H W pixels.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sowa.backbones.base import Backbone
+from sowa.backbones.pyramid import PyramidTokens
+from sowa.detectors.base import Detector
+from sowa.errors import ConfigError, NeedsSupportError
+from sowa.nn.bank import unit
+from sowa.nn.maps import gaussian_smooth, to_grid, top_mean, upsample
+from sowa.nn.subspace import Moments, Subspace, merged, moments, residual, subspace, without
+from sowa.types import Prediction, Reference, Tokens
+
+__all__ = ["SowaPlus"]
+
+LEAST_GRID = 14
+"""A half-size grid with fewer rows than this is left out."""
+FOLDS = 16
+"""Left-out images are taken one by one up to this many; of more, in this many groups."""
+HEAT_FRACTION = 0.01
+GLOBALS = 64
+"""Normal images kept for the global term."""
+
+
+class SowaPlus(Detector):
+    """Support-only detector on any transformer backbone; nothing is trained. One image or more is needed."""
+
+    trains: ClassVar[Literal["none", "auxiliary", "target"]] = "none"
+    expected_spread: ClassVar[float | None] = 0.8
+    extends_nearly: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        *,
+        backbone: Backbone,
+        taps: Sequence[int] | None = None,
+        global_tap: int | None = None,
+        half: bool | Literal["auto"] = "auto",
+        explained: float = 0.95,
+        fraction: float = 0.005,
+        floor: float = 0.3,
+        global_weight: float = 0.5,
+        sigma: float = 4.0,
+    ):
+        """
+        taps: blocks 6 and 8 of 12 if None, and the like of other depths. global_tap: block 9 of 12.
+        half: also look at half the image size; auto: if its grid has at least 14 rows.
+        explained: share of the variance of normal tokens that the subspaces hold.
+        fraction: of an image's tokens, the most unusual ones, whose mean is its score at a level.
+        floor: share of the mean score of left-out normal images that is added to their spread.
+        global_weight: of the global term against one image size; 0 leaves it out. sigma: of the map, in pixels.
+        """
+        super().__init__()
+        if not (0 < explained < 1 and 0 < fraction <= 1 and floor > 0 and global_weight >= 0):
+            raise ConfigError(
+                f"explained={explained}, fraction={fraction}, floor={floor}, global_weight={global_weight} cannot be"
+                " used: 0 < explained < 1, 0 < fraction <= 1, floor > 0, global_weight >= 0"
+            )
+        self.backbone = backbone
+        depth = backbone.depth
+        self.taps = tuple(taps) if taps is not None else tuple(sorted({-(-depth * 6 // 12), -(-depth * 8 // 12)}))
+        self.global_tap = -(-depth * 9 // 12) if global_tap is None else global_tap
+        if not self.taps:
+            raise ConfigError("taps=[] reads nothing of the backbone: give at least one tap, or null")
+        self.explained, self.fraction, self.floor = explained, fraction, floor
+        self.global_weight, self.sigma = global_weight, sigma
+        rows = backbone.grid[0]
+        wanted = rows // 2 >= LEAST_GRID if half == "auto" else bool(half)
+        # Not a submodule: it shares the backbone's weights, which are listed once.
+        self.__dict__["small"] = backbone.at_size(rows // 2 * backbone.patch) if wanted else None
+
+    # ---- tokens
+
+    @property
+    def sizes(self) -> int:
+        """How many image sizes are looked at."""
+        return 1 if self.small is None else 2
+
+    def encode(self, images_B3HW: Tensor) -> PyramidTokens:
+        """Levels of the full size in the order of the taps, then those of the half size; `cls` [B, 2D] is the global
+        description at the smallest size: mean patch token and class token of the global tap, each of unit length."""
+        images = images_B3HW if images_B3HW.is_floating_point() else images_B3HW.float() / 255
+        towers = [self.backbone] if self.small is None else [self.backbone, self.small]
+        levels, grids, described = [], [], images.new_empty(0)
+        for tower in towers:
+            last = tower is towers[-1]
+            taps = sorted({*self.taps, *([self.global_tap] if last else [])})
+            found = dict(zip(taps, tower.encode_normed(_shrunk(images, tower.image_size), taps), strict=True))
+            levels += [found[tap][1] for tap in self.taps]
+            grids += [tower.grid] * len(self.taps)
+            if last:
+                cls_BD, patches_BLD = found[self.global_tap]
+                described = torch.cat((unit(patches_BLD.float().mean(dim=1)), unit(cls_BD.float())), dim=1)
+        return PyramidTokens(described, tuple(levels), self.backbone.grid, tuple(grids))
+
+    # ---- support
+
+    @torch.no_grad()
+    def fit_tokens(self, category: str, tokens: Tokens | None) -> Reference:
+        """Of each level `mean_i` [D], `basis_i` [D, R], `variance_i` [R] and `tokens_i` (their number); `scale`
+        [V + 1, 2] of the levels and the global term: mean and spread of left-out normal images; `map_scale` [V, 2] of
+        single tokens; `global` [K, 2D]; `support_parts` [K, V + 1] of left-out images (the quarters of a single one,
+        4 rows), raw, and `support_scores` [K], fused; `support_level`, the heat of their most unusual spots."""
+        if tokens is None or not len(tokens.cls):
+            raise NeedsSupportError(
+                f"sowa_plus compares with normal images and was given none of '{category}': give one shot or more"
+            )
+        shots = len(tokens.cls)
+        folds = _folds(shots)
+        reference: Reference = {}
+        scores, map_scales, heats = [], [], []
+        for place, (level_KLD, grid) in enumerate(zip(tokens.levels, tokens.grids, strict=True)):
+            level_KLD = level_KLD.float()
+            parts = [moments(level_KLD[fold]) for fold in folds]
+            whole = merged(parts)
+            reference |= self._stored(place, subspace(whole, self.explained), whole.count)
+            own_KL = self._left_out(level_KLD, grid, folds, parts, whole)
+            scores.append(self._quarter_scores(own_KL, grid) if shots == 1 else top_mean(own_KL, self.fraction))
+            map_scales.append(torch.stack((own_KL.mean(), own_KL.std())))
+            heats.append(own_KL)
+        distances = _left_out_distances(tokens.cls.float())
+        reference["map_scale"] = torch.stack(map_scales)
+        reference["global"] = tokens.cls.float()[:GLOBALS].clone()
+        return self._scaled(reference, torch.stack((*scores, distances), dim=1), heats)
+
+    @torch.no_grad()
+    def extend_tokens(self, reference: Reference, category: str, tokens: Tokens) -> Reference:
+        """The subspaces of old and new tokens together, the old ones by their kept directions (what lay outside them,
+        1 - `explained` of the variance, is taken as lost). New images are judged before they are added; their scores
+        join those of the old ones, so that scale and threshold are of images that were not seen."""
+        new, first = dict(reference), len(reference["global"]) == 1
+        fresh, heats, map_scales = [], [], []
+        for place, level_KLD in enumerate(tokens.levels):
+            space = self._space(reference, place)
+            own_KL = residual(level_KLD, space)
+            fresh.append(top_mean(own_KL, self.fraction))
+            heats.append(own_KL)
+            map_scales.append(torch.stack((own_KL.mean(), own_KL.std())))
+            old = _as_moments(space, int(reference[f"tokens_{place}"]))
+            whole = merged([old, moments(level_KLD.float())])
+            new |= self._stored(place, subspace(whole, self.explained), whole.count)
+        distances = _nearest(tokens.cls.float(), reference["global"])
+        new["global"] = torch.cat((reference["global"], tokens.cls.float()))[:GLOBALS]
+        parts = torch.stack((*fresh, distances), dim=1)
+        if first:  # the quarters of a single image were a makeshift
+            new["map_scale"] = torch.stack(map_scales)
+        else:
+            parts = torch.cat((reference["support_parts"], parts))
+        return self._scaled(new, parts, heats, least=None if first else reference["support_level"])
+
+    def _scaled(
+        self, reference: Reference, parts_KV: Tensor, heats: list[Tensor], *, least: Tensor | None = None
+    ) -> Reference:
+        """The reference with the scale that raw scores of normal images, none of which it had seen, give."""
+        spread = parts_KV.std(dim=0) if len(parts_KV) > 1 else torch.zeros_like(parts_KV[0])
+        reference["support_parts"] = parts_KV
+        reference["scale"] = torch.stack((parts_KV.mean(dim=0), spread), dim=1)
+        reference["support_scores"] = self._fused(parts_KV[:, :-1], parts_KV[:, -1], reference)
+        standard = [_standard(heats[i], reference["map_scale"][i]) for i in range(len(self.taps))]
+        level = top_mean(torch.stack(standard).mean(dim=0), HEAT_FRACTION).mean().clamp(min=1e-3)
+        reference["support_level"] = level if least is None else torch.maximum(least, level)
+        return reference
+
+    def _stored(self, place: int, space: Subspace, count: int) -> Reference:
+        names = (f"mean_{place}", f"basis_{place}", f"variance_{place}")
+        return dict(zip(names, space, strict=True)) | {f"tokens_{place}": torch.tensor(count)}
+
+    def _space(self, reference: Reference, place: int) -> Subspace:
+        return Subspace(*(reference[f"{name}_{place}"] for name in ("mean", "basis", "variance")))
+
+    def _left_out(
+        self, level_KLD: Tensor, grid: tuple[int, int], folds: list[slice], parts: list[Moments], whole: Moments
+    ) -> Tensor:
+        """[K, L] residuals of each image to the subspace of the others; of a single image, of each quarter to that of
+        the other three."""
+        if len(folds) > 1:
+            return torch.cat(
+                [
+                    residual(level_KLD[fold], subspace(without(whole, part), self.explained))
+                    for fold, part in zip(folds, parts, strict=True)
+                ]
+            )
+        tokens_LD, own_L = level_KLD[0], level_KLD.new_empty(level_KLD.shape[1])
+        for quarter_L in _quarters(grid, level_KLD.device):
+            rest = subspace(moments(tokens_LD[~quarter_L]), self.explained)
+            own_L[quarter_L] = residual(tokens_LD[quarter_L], rest)
+        return own_L[None]
+
+    def _quarter_scores(self, own_1L: Tensor, grid: tuple[int, int]) -> Tensor:
+        """[4] scores of the quarters of a single image, as if each were one: its only hint of a spread."""
+        quarters = _quarters(grid, own_1L.device)
+        return torch.stack([top_mean(own_1L[:, quarter_L], 4 * self.fraction)[0] for quarter_L in quarters])
+
+    # ---- scoring
+
+    @torch.no_grad()
+    def score(self, tokens: Tokens, reference: Reference) -> Prediction:
+        """Image score in spreads of the left-out normal images, summed over sizes; map [B, H, W] from the full size in
+        spreads of normal tokens; `levels` [B, V, h, w] of the full size. `parts`: `memory_map`, `global` [B]."""
+        own = [residual(level, self._space(reference, place)) for place, level in enumerate(tokens.levels)]
+        scores_BV = torch.stack([top_mean(level_BL, self.fraction) for level_BL in own], dim=1)
+        distances_B = _nearest(tokens.cls.float(), reference["global"])
+        full = len(self.taps)
+        levels = [_standard(own[place], reference["map_scale"][place]) for place in range(full)]
+        levels_BVhw = torch.stack([to_grid(level_BL, tokens.grids[0]) for level_BL in levels], dim=1)
+        size = (self.backbone.image_size, self.backbone.image_size)
+        score_map = gaussian_smooth(upsample(levels_BVhw.mean(dim=1), size, align_corners=False), self.sigma)
+        return Prediction(
+            score=self._fused(scores_BV, distances_B, reference),
+            score_map=score_map,
+            levels=levels_BVhw,
+            parts={"memory_map": score_map, "global": distances_B},
+        )
+
+    def _fused(self, scores_BV: Tensor, distances_B: Tensor, reference: Reference) -> Tensor:
+        """[B]: mean over the levels of a size, sum over sizes, plus the global term where it has a scale."""
+        scale = reference["scale"]
+        standard_BV = (scores_BV - scale[:-1, 0]) / (scale[:-1, 1] + self.floor * scale[:-1, 0]).clamp(min=1e-12)
+        fused = standard_BV.sum(dim=1) / len(self.taps)
+        middle, spread = scale[-1]
+        if self.global_weight and middle > 0:
+            fused = fused + self.global_weight * (distances_B - middle) / (spread + self.floor * middle)
+        return fused
+
+
+def _shrunk(images_B3HW: Tensor, size: int) -> Tensor:
+    """The images at the tower's size: bicubic with antialiasing, from the full size."""
+    if images_B3HW.shape[-1] == size:
+        return images_B3HW
+    small = F.interpolate(images_B3HW, (size, size), mode="bicubic", antialias=True, align_corners=False)
+    return small.clamp(0, 1)
+
+
+def _folds(count: int) -> list[slice]:
+    parts = min(count, FOLDS)
+    edges = [place * count // parts for place in range(parts + 1)]
+    return [slice(a, b) for a, b in pairwise(edges)]
+
+
+def _quarters(grid: tuple[int, int], device: torch.device) -> list[Tensor]:
+    """Four [L] masks: the corners' quarters of the grid."""
+    y, x = torch.meshgrid(torch.arange(grid[0], device=device), torch.arange(grid[1], device=device), indexing="ij")
+    lower, right = (y >= grid[0] // 2).flatten(), (x >= grid[1] // 2).flatten()
+    return [(lower == down) & (right == across) for down in (False, True) for across in (False, True)]
+
+
+def _standard(values: Tensor, scale_2: Tensor) -> Tensor:
+    return (values - scale_2[0]) / scale_2[1].clamp(min=1e-12)
+
+
+def _nearest(described_BE: Tensor, known_KE: Tensor) -> Tensor:
+    """[B] distance to the nearest known description."""
+    return torch.cdist(described_BE, known_KE, compute_mode="donot_use_mm_for_euclid_dist").amin(dim=1)
+
+
+def _left_out_distances(described_KE: Tensor) -> Tensor:
+    """[K] distance of each description to the nearest other; [4] zeros for the quarters of a single one: without a
+    scale the global term is left out."""
+    if len(described_KE) == 1:
+        return described_KE.new_zeros(4)
+    distance_KK = torch.cdist(described_KE, described_KE, compute_mode="donot_use_mm_for_euclid_dist")
+    return distance_KK.fill_diagonal_(torch.inf).amin(dim=1)
+
+
+def _as_moments(space: Subspace, count: int) -> Moments:
+    """Moments of tokens of which mean and main directions are known."""
+    mean_D, basis_DR = space.mean_D.double(), space.basis_DR.double()
+    covariance_DD = (basis_DR * space.variance_R.double()) @ basis_DR.T
+    return Moments(count, mean_D * count, (covariance_DD + mean_D[:, None] * mean_D[None, :]) * count)
