@@ -32,7 +32,7 @@ ARROWS = {
     | {"artifact", "archive", "backbones", "calibration", "data", "detectors", "figures", "metrics", "nn", "wheels"},
     "report": LEAVES | {"predictor", "data", "figures", "metrics"},
     "benchmark": LEAVES
-    | {"training", "artifact", "backbones", "calibration", "data", "detectors", "figures", "metrics", "nn", "wheels"},
+    | {"training", "artifact", "backbones", "data", "detectors", "figures", "integrations", "metrics"},
     "integrations": LEAVES
     | {"artifact", "backbones", "calibration", "data", "detectors", "metrics", "nn", "predictor"},
     "cli": LEAVES

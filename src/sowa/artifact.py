@@ -31,6 +31,7 @@ __all__ = [
     "read_state",
     "read_trained",
     "save_trained",
+    "seal",
     "write_whole",
 ]
 
@@ -54,7 +55,7 @@ def save_trained(path: Path, detector: "Detector", *, meta: Mapping[str, Any]) -
 def _write(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
     state = {name: value.cpu().contiguous() for name, value in tensors.items()}
     text = json.dumps(dict(meta))
-    header = {"format": FORMAT, "version": str(VERSION), "meta": text, "sha256": _seal(state, text)}
+    header = {"format": FORMAT, "version": str(VERSION), "meta": text, "sha256": seal(state, text)}
     write_whole(path, save(state, metadata=header))
 
 
@@ -126,7 +127,7 @@ def read_trained(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         header = file.metadata() or {}
         meta = _meta(path, header)
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    if _seal(tensors, header["meta"]) != header.get("sha256"):
+    if seal(tensors, header["meta"]) != header.get("sha256"):
         raise ArtifactError(f"'{path}' is damaged: it does not match the hash stored with it; copy it again")
     return tensors, meta
 
@@ -185,7 +186,8 @@ def digest(state: Mapping[str, Tensor]) -> str:
     return total.hexdigest()
 
 
-def _seal(state: Mapping[str, Tensor], meta: str) -> str:
+def seal(state: Mapping[str, Tensor], meta: str) -> str:
+    """SHA-256 over the tensors and their description: tells damage, not forgery."""
     return hashlib.sha256(f"{digest(state)}|{meta}".encode()).hexdigest()
 
 

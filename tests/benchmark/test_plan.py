@@ -28,7 +28,16 @@ def test_experiments_that_come_along_are_plans(name):
 
 def test_the_offline_experiment_holds_all_eight_methods():
     names = {choice.name for choice in plan_of(load_experiment("offline"), trained={}).methods}
-    assert names - {"sowa_plus"} == {"sowa", "winclip", "april_gan", "promptad", "inctrl", "spade", "padim", "patchcore"}
+    assert names - {"sowa_plus"} == {
+        "sowa",
+        "winclip",
+        "april_gan",
+        "promptad",
+        "inctrl",
+        "spade",
+        "padim",
+        "patchcore",
+    }
 
 
 def test_data_sets_go_by_their_own_name_and_by_their_configuration():

@@ -309,7 +309,9 @@ def test_a_wrong_option_is_one_line(options, error, words):
 
 
 def test_the_configuration_states_every_default():
-    stated = yaml.safe_load((Path(sowa.configs.__file__).parent / "model" / "inctrl.yaml").read_text(encoding="utf-8"))["model"]
+    stated = yaml.safe_load((Path(sowa.configs.__file__).parent / "model" / "inctrl.yaml").read_text(encoding="utf-8"))[
+        "model"
+    ]
     assert (stated.pop("name"), stated.pop("seed")) == ("inctrl", "${seed}")
     known = inspect.signature(InCtrl).parameters
     assert stated.keys() == known.keys() - {"backbone", "seed"}

@@ -12,7 +12,7 @@ from typing import Any
 from sowa.artifact import find_trained, load_trained
 from sowa.backbones import build_backbone, find_weights
 from sowa.backbones.base import Backbone
-from sowa.benchmark.plan import GUEST, Choice, Plan
+from sowa.benchmark.plan import GUEST, Choice, Plan, guest_options
 from sowa.benchmark.store import Store, key_of
 from sowa.data.shots import Shots
 from sowa.data.subset import spread
@@ -97,10 +97,20 @@ class Jobs:
     def __init__(self, plan: Plan, store: Store):
         self.plan, self.store = plan, store
         self._backbones: dict[str, Backbone] = {}
+        own = [choice for choice in plan.methods if not choice.name.startswith(GUEST)]
+        self._first = own[0] if own else Choice("guest", ("model=sowa_hfwa",))
+
+    def check_guests(self) -> None:
+        """Guests that are not installed or not known are said before any data set is read or drawn."""
+        for choice in self.plan.methods:
+            if choice.name.startswith(GUEST):
+                from sowa.integrations.anomalib_guest import guest_detector
+
+                guest_detector(choice.name.removeprefix(GUEST), guest_options(choice))
 
     def target(self, choice: Choice) -> Target:
         """Found, listed, cut to the plan's limit, shots drawn."""
-        data = self._settings(choice, self.plan.methods[0])["data"]
+        data = self._settings(choice, self._first)["data"]
         places = self._places(choice)
         source = call(read_source, data["target"], what="data.target", **places)
         samples = spread(source.samples, self.plan.limit) if self.plan.limit else source.samples
@@ -112,9 +122,10 @@ class Jobs:
         if choice.name.startswith(GUEST):
             from sowa.integrations.anomalib_guest import guest_detector
 
-            settings = self._settings(data, Choice("sowa", ("model=sowa_hfwa", *choice.words)))
-            settings["model"] = {"name": choice.name}
-            return Method(choice.name, guest_detector(choice.name.removeprefix(GUEST)), settings, "", None)
+            options = guest_options(choice)
+            settings = self._settings(data, Choice("guest", ("model=sowa_hfwa",)))
+            settings["model"] = {"name": choice.name, **options}
+            return Method(choice.name, guest_detector(choice.name.removeprefix(GUEST), options), settings, "", None)
         settings = self._settings(data, choice)
         model = dict(settings["model"])
         detector = build_detector(model.pop("name"), backbone=self._backbone(settings["backbone"]), **model).eval()
@@ -150,7 +161,7 @@ class Jobs:
         ]
 
     def _places(self, choice: Choice) -> dict[str, Any]:
-        paths = self._settings(choice, self.plan.methods[0])["paths"]
+        paths = self._settings(choice, self._first)["paths"]
         return {key: paths[key] for key in ("data_dir", "cache_dir")}
 
     def _backbone(self, settings: Mapping[str, Any]) -> Backbone:

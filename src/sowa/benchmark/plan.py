@@ -14,7 +14,7 @@ import yaml
 
 from sowa.errors import ConfigError, UnknownNameError
 
-__all__ = ["Choice", "Plan", "experiments", "load_experiment", "numbers", "plan_of", "target_names"]
+__all__ = ["Choice", "Plan", "experiments", "guest_options", "load_experiment", "numbers", "plan_of", "target_names"]
 
 GUEST = "anomalib:"
 """Begins the name of a method that an installed anomalib brings."""
@@ -137,6 +137,17 @@ def plan_of(content: Mapping[str, Any], *, trained: Mapping[str, Path], paths: S
     if plan.reference not in names:
         raise UnknownNameError("reference method", got=plan.reference, known=names)
     return replace(plan)
+
+
+def guest_options(choice: Choice) -> dict[str, Any]:
+    """The words of a guest, `pre_trained=false`, as options of its class; values are YAML."""
+    options = {}
+    for word in choice.words:
+        key, equals, value = word.partition("=")
+        if not equals or not key.isidentifier():
+            raise ConfigError(f"{choice.name}: '{word}' is no option: write name=value, such as pre_trained=false")
+        options[key] = yaml.safe_load(value)
+    return options
 
 
 def _methods(given: Any) -> tuple[Choice, ...]:

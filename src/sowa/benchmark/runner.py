@@ -112,6 +112,7 @@ def run_benchmark(plan: Plan, store: Store, *, workers: int = 0, progress: Progr
     """
     outcome = Outcome()
     jobs = Jobs(plan, store)
+    jobs.check_guests()
     units = list(_units(plan, jobs, store, outcome))
     todo = sum(len(unit.target.test(unit.category)) for unit in units)
     done = 0

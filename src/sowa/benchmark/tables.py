@@ -139,7 +139,7 @@ def about(cells: Cells, method: str, k: int) -> tuple[str, ...]:
     league = own["league"].replace("_", "-")
     if own.get("scores_are") == "transductive":
         league += ", transductive"
-    text = "" if own["backbone"].get("text_trained", True) else " (text random)"
+    text = " (text random)" if "random" in str(own["backbone"].get("weights_id", "")) else ""
     return method, league, f"{own['backbone']['name']}{text}", str(own["backbone"]["image_size"])
 
 

@@ -30,7 +30,16 @@ from PIL import Image, UnidentifiedImageError
 from sowa.errors import ConfigError, DataError
 from sowa.types import Sample
 
-__all__ = ["MAX_PIXELS", "MaskRule", "mask_is_empty", "read_image", "read_mask", "read_reduced", "resample_mask"]
+__all__ = [
+    "MAX_PIXELS",
+    "MaskRule",
+    "mask_is_empty",
+    "read_image",
+    "read_mask",
+    "read_reduced",
+    "resample_mask",
+    "upright_rgb",
+]
 
 MaskRule: TypeAlias = Literal["nearest", "paper_train", "paper_test"]
 """How a mask reaches the model's size.
@@ -86,6 +95,19 @@ def read_reduced(
 
     image, turned = _upright_rgb(Path(path), max_pixels, scaled)
     return image, (full[0][::-1] if turned in _LYING else full[0])
+
+
+def upright_rgb(image: Image.Image, *, name: str = "image", max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """A picture that is open already or was made in memory, by the rules of `read_image`; `name` is for errors."""
+    if min(image.size) < 1 or image.size[0] * image.size[1] > max_pixels:
+        raise DataError(f"{name}: {image.size[0]} x {image.size[1]} pixels; 1 to {max_pixels} are read")
+    try:
+        rgb, turned = _to_rgb(image, Path(name)), _TRANSPOSE.get(_orientation(image))
+    except DataError:
+        raise
+    except Exception as error:  # decoders meet damaged bytes with whatever their code runs into
+        raise DataError(f"{name}: damaged image: {' '.join(str(error).split()) or type(error).__name__}") from error
+    return rgb if turned is None else rgb.transpose(turned)
 
 
 def read_mask(sample: Sample, size_wh: tuple[int, int], *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:

@@ -32,8 +32,8 @@ class Detector(nn.Module, ABC):
     """Whether a reference of `extend_tokens` only comes near to that of all images learnt at once."""
 
     expected_spread: ClassVar[float | None] = None
-    """What image scores of normal images spread by, where the method puts them on a scale set by its shots (middle about
-    0); None: their spread is a share of their size, as that of distances."""
+    """What image scores of normal images spread by, where the method puts them on a scale set by its shots (their
+    middle is about 0); None: their spread is a share of their size, as that of distances."""
 
     backbone: "Backbone"
     taps: tuple[int, ...]
