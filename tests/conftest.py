@@ -13,6 +13,13 @@ settings.register_profile("tests", deadline=None)
 settings.load_profile("tests")
 
 
+def pytest_make_parametrize_id(val):
+    """A name without a memory address: workers of one run must find the same names, and addresses differ between them."""
+    if " at 0x" in repr(val):
+        return getattr(val, "__name__", type(val).__name__)
+    return None  # pytest's own way
+
+
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory):
     torch.set_num_threads(1)
