@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from sowa.backbones.precision import resolve_precision
 from sowa.errors import ConfigError, DataError
 from sowa.types import Tokens
 
@@ -53,6 +54,8 @@ class Backbone(nn.Module):
 
     mean: Tensor
     std: Tensor
+    precision: str = "fp32"
+    """What the image tower computes in: fp32, bf16 or fp16. Its tokens are float32 in any case."""
 
     def __init__(
         self,
@@ -98,11 +101,12 @@ class Backbone(nn.Module):
         """Do nothing: a frozen tower has one mode."""
         return self
 
-    def encode_image(self, images: Tensor, taps: Sequence[int]) -> Tokens:
+    def encode_image(self, images: Tensor, taps: Sequence[int], *, cls: bool = True) -> Tokens:
         """Tokens of the tapped blocks and the projected class token.
 
         images: [B, 3, image_size, image_size], uint8 in 0..255 or float in 0..1, RGB, not normalised; B may be 0.
         taps: 1-based block numbers, any order; levels come in the order given.
+        cls: False leaves the class token out (`Tokens.cls` is [B, 0]), so that blocks after the last tap need not run.
         Levels are the raw residual stream after the block: class token dropped, no final norm, no projection.
         Raises ConfigError for a tap the tower does not have, DataError for images of another size or type.
         """
@@ -110,9 +114,13 @@ class Backbone(nn.Module):
         pixels = self._normalised(images)
         if len(pixels) == 0:  # the libraries' reshapes are ambiguous without a single image
             none_BLD = pixels.new_empty(0, self.grid[0] * self.grid[1], self.width)
-            return Tokens(cls=pixels.new_empty(0, self.joint), levels=(none_BLD,) * len(taps), grid=self.grid)
+            none_BE = pixels.new_empty(0, self.joint if cls else 0)
+            return Tokens(cls=none_BE, levels=(none_BLD,) * len(taps), grid=self.grid)
         wanted = sorted(set(taps)) or [self.depth]
-        cls_BE, levels = self._run_blocks(pixels, [tap - 1 for tap in wanted])
+        if cls:
+            cls_BE, levels = self._run_blocks(pixels, [tap - 1 for tap in wanted])
+        else:
+            cls_BE, levels = pixels.new_empty(len(pixels), 0), self._run_levels(pixels, [tap - 1 for tap in wanted])
         found = dict(zip(wanted, levels, strict=True))
         return Tokens(cls=cls_BE, levels=tuple(found[tap] for tap in taps), grid=self.grid)
 
@@ -133,6 +141,26 @@ class Backbone(nn.Module):
     def at_size(self, image_size: int) -> "Backbone":
         """The same tower for another image size: weights are shared, trained positions are resampled."""
         raise ConfigError(f"backbone '{self.name}' has one image size: choose another backbone")
+
+    def at_precision(self, precision: str) -> "Backbone":
+        """The same image tower computing in `auto`, `fp32`, `bf16` or `fp16` (`sowa.backbones.precision`): itself where
+        that is what it does already, else another one beside it. Text, norms, the residual stream and all results stay
+        float32. ConfigError for what the device cannot do, or for making a lowered tower float32 again.
+        """
+        wanted = resolve_precision(precision, width=self._products, device=self.mean.device)
+        if wanted == self.precision:
+            return self
+        if self.precision != "fp32":
+            raise ConfigError(f"backbone '{self.name}' computes in {self.precision} already: take the original one")
+        return self._lowered(wanted)
+
+    @property
+    def _products(self) -> int:
+        """Width of the matrix products that decide whether halves pay; 0: they do not."""
+        return self.width
+
+    def _lowered(self, precision: str) -> "Backbone":
+        raise ConfigError(f"backbone '{self.name}' computes in fp32 alone: choose precision=fp32")
 
     def project(self, tokens: Tensor) -> Tensor:
         """[..., D] -> [..., E]: the tower's own projection into the joint space, without its final norm."""
@@ -160,6 +188,10 @@ class Backbone(nn.Module):
     def _run_blocks(self, pixels: Tensor, indices: list[int]) -> tuple[Tensor, list[Tensor]]:
         """Normalised pixels, ascending 0-based block numbers -> cls [B, E], one [B, L, D] per block number."""
         raise NotImplementedError
+
+    def _run_levels(self, pixels: Tensor, indices: list[int]) -> list[Tensor]:
+        """As `_run_blocks` without cls; a tower that can stops after the last block."""
+        return self._run_blocks(pixels, indices)[1]
 
     def _run_normed(self, pixels: Tensor, indices: list[int]) -> list[tuple[Tensor, Tensor]]:
         """Normalised pixels, ascending 0-based block numbers -> (cls, patches) of each after the final norm."""

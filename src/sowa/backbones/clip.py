@@ -12,6 +12,8 @@ from open_clip.transformer import QuickGELU, TextTransformer, VisionTransformer
 from torch import Tensor, nn
 
 from sowa.backbones.base import Backbone, FrozenAttention, square_grid
+from sowa.backbones.precision import DTYPES
+from sowa.backbones.quick import QuickTower, cast_copy, quick_tower
 from sowa.backbones.state import hash_tensors, load_strictly
 from sowa.backbones.text import VOCABULARY, TextTower
 from sowa.errors import WeightsError
@@ -58,13 +60,32 @@ class ClipBackbone(Backbone):
         self.visual = visual
         self.freeze()
 
+    quick: QuickTower | None = None
+
     def _run_blocks(self, pixels: Tensor, indices: list[int]) -> tuple[Tensor, list[Tensor]]:
+        if self.quick is not None:
+            last_BTD, taken = self.quick.run(pixels, indices, to_end=True)
+            return self.project(self.quick.norm(last_BTD[:, 0])), [level_BTD[:, 1:] for level_BTD in taken]
         out = self.visual.forward_intermediates(
             pixels.to(self.visual.conv1.weight.dtype), indices=indices, output_fmt="NLC"
         )
         return out["image_features"], out["image_intermediates"]
 
+    def _run_levels(self, pixels: Tensor, indices: list[int]) -> list[Tensor]:
+        if self.quick is not None:
+            return [level_BTD[:, 1:] for level_BTD in self.quick.run(pixels, indices, to_end=False)[1]]
+        return self.visual.forward_intermediates(
+            pixels.to(self.visual.conv1.weight.dtype),
+            indices=indices,
+            stop_early=True,
+            intermediates_only=True,
+            output_fmt="NLC",
+        )["image_intermediates"]
+
     def _run_normed(self, pixels: Tensor, indices: list[int]) -> list[tuple[Tensor, Tensor]]:
+        if self.quick is not None:
+            normed = map(self.quick.norm, self.quick.run(pixels, indices, to_end=False)[1])
+            return [(normed_BTD[:, 0], normed_BTD[:, 1:]) for normed_BTD in normed]
         out = self.visual.forward_intermediates(
             pixels.to(self.visual.conv1.weight.dtype),
             indices=indices,
@@ -83,8 +104,17 @@ class ClipBackbone(Backbone):
         shared = {id(weight): weight for weight in self.visual.parameters() if weight is not positions}
         visual = copy.deepcopy(self.visual, shared)
         visual.image_size, visual.grid_size = (image_size, image_size), grid
-        visual.positional_embedding = nn.Parameter(resample_positions(positions.detach(), grid))
-        return ClipBackbone(
+        resampled = resample_positions(positions.detach().float(), grid).to(positions.dtype)
+        visual.positional_embedding = nn.Parameter(resampled)
+        return self._with_visual(visual, self.precision, self.quick)
+
+    def _lowered(self, precision: str) -> "ClipBackbone":
+        visual = cast_copy(self.visual, DTYPES[precision])
+        quick = quick_tower(self.visual, DTYPES[precision], embedded_by=visual)
+        return self._with_visual(visual, precision, quick)
+
+    def _with_visual(self, visual: VisionTransformer, precision: str, quick: QuickTower | None) -> "ClipBackbone":
+        other = ClipBackbone(
             name=self.name,
             visual=visual,
             text=self.text,
@@ -93,11 +123,14 @@ class ClipBackbone(Backbone):
             text_trained=self.text_trained,
             weights_id=self.weights_id,
             default_taps=self.default_taps,
-        )
+        ).to(self.mean.device)
+        other.precision, other.quick = precision, quick and quick.embedded_by(visual)
+        return other
 
     def project(self, tokens: Tensor) -> Tensor:
         """[..., D] -> [..., E] by `visual.proj`; the final norm is left out, as the papers' code does."""
-        return tokens @ self.visual.proj
+        matrix_DE = self.visual.proj
+        return (tokens.to(matrix_DE.dtype) @ matrix_DE).to(tokens.dtype)
 
     def block_attention(self, tap: int) -> FrozenAttention:
         (tap,) = self._checked_taps((tap,))

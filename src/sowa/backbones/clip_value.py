@@ -90,7 +90,7 @@ def encode_values(
         cls_BE, values = visual._pool(last)[0] @ visual.proj, visual.ln_post(local)[:, 1:] @ visual.proj
     else:
         cls_BE, values = visual.norm(last)[:, 0], visual.norm(local)[:, 1:]
-    return ValueTokens(cls_BE, tuple(found[tap] for tap in taps), backbone.grid, values)
+    return ValueTokens(cls_BE.float(), tuple(found[tap].float() for tap in taps), backbone.grid, values.float())
 
 
 def walk_blocks(backbone: Backbone, images: Tensor) -> Iterator[Step]:

@@ -67,6 +67,7 @@ def encode_windows(backbone: Backbone, images_B3HW: Tensor, scales: Sequence[int
     input_BTD = tower.stem(backbone._normalised(images_B3HW))
     whole_BTD = tower.norm(tower.blocks(input_BTD))
     windows = tuple(_windows(backbone, tower, input_BTD, side) for side in scales)
+    whole_BTD = whole_BTD.float()
     return WindowPass(cls=backbone.project(whole_BTD[:, 0]), patches=whole_BTD[:, 1:], windows=windows)
 
 
@@ -76,7 +77,7 @@ def _windows(backbone: Backbone, tower: _Tower, input_BTD: Tensor, side: int) ->
     places_Wn = torch.cat((torch.zeros_like(places_Wn[:, :1]), places_Wn), dim=1)
     flat_BWnD = input_BTD[:, places_Wn].flatten(0, 1)
     parts = flat_BWnD.split(max(1, TOKENS_AT_ONCE // places_Wn.shape[1]))
-    cls = torch.cat([backbone.project(tower.norm(tower.blocks(part)[:, 0])) for part in parts])
+    cls = torch.cat([backbone.project(tower.norm(tower.blocks(part)[:, 0]).float()) for part in parts])
     return cls.unflatten(0, (len(input_BTD), len(places_Wn)))
 
 

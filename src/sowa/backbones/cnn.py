@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from sowa.backbones.base import Backbone, FrozenAttention
+from sowa.backbones.precision import DTYPES
 from sowa.backbones.pyramid import PyramidTokens
+from sowa.backbones.quick import cast_copy
 from sowa.backbones.state import hash_tensors, load_strictly
 from sowa.errors import ConfigError
 
@@ -58,14 +60,38 @@ class CnnBackbone(Backbone):
         self.visual = visual
         self.freeze()
 
-    def encode_image(self, images: Tensor, taps: Sequence[int]) -> PyramidTokens:
+    def encode_image(self, images: Tensor, taps: Sequence[int], *, cls: bool = True) -> PyramidTokens:
         """As `Backbone.encode_image`; each level has a width and a grid of its own."""
         taps = self._checked_taps(taps)
         wanted = sorted(set(taps))
-        last, maps = self.visual.forward_intermediates(self._normalised(images), indices=wanted or [DEPTH])
-        found = dict(zip(wanted, maps, strict=False))
-        pooled_BE = self.visual.forward_head(last, pre_logits=True)
+        pixels = self._normalised(images).to(DTYPES[self.precision])
+        if cls:
+            last, maps = self.visual.forward_intermediates(pixels, indices=wanted or [DEPTH])
+            pooled_BE = self.visual.forward_head(last, pre_logits=True).float()
+        else:
+            maps = self.visual.forward_intermediates(
+                pixels, indices=wanted or [DEPTH], stop_early=True, intermediates_only=True
+            )
+            pooled_BE = maps[0].new_empty(len(images), 0, dtype=torch.float32)
+        found = {tap: found.float() for tap, found in zip(wanted, maps, strict=False)}
         return PyramidTokens.of_maps(pooled_BE, [found[tap] for tap in taps])
+
+    @property
+    def _products(self) -> int:
+        return 0  # convolutions in halves were not faster where they were tried
+
+    def _lowered(self, precision: str) -> "CnnBackbone":
+        other = CnnBackbone(
+            name=self.name,
+            visual=cast_copy(self.visual, DTYPES[precision]),
+            image_size=self.image_size,
+            mean=self.mean.flatten().tolist(),
+            std=self.std.flatten().tolist(),
+            weights_id=self.weights_id,
+            default_taps=self.default_taps,
+        ).to(self.mean.device)
+        other.precision = precision
+        return other
 
     def project(self, tokens: Tensor) -> Tensor:
         """Raises ConfigError: the levels have no common space."""

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from sowa.backbones.base import Backbone, FrozenAttention, square_grid
 from sowa.backbones.clip import resample_positions
+from sowa.backbones.precision import DTYPES
+from sowa.backbones.quick import QuickTower, cast_copy, quick_tower
 from sowa.backbones.state import draw_state, hash_tensors, load_strictly
 from sowa.backbones.text import TextTower
 from sowa.errors import WeightsError
@@ -56,13 +58,32 @@ class VitBackbone(Backbone):
         self.visual, self.positions = visual, positions
         self.freeze()
 
+    quick: QuickTower | None = None
+
     def _run_blocks(self, pixels: Tensor, indices: list[int]) -> tuple[Tensor, list[Tensor]]:
+        if self.quick is not None:
+            last_BTD, taken = self.quick.run(pixels, indices, to_end=True)
+            return self.quick.norm(last_BTD[:, 0]), [level_BTD[:, 1:] for level_BTD in taken]
         normed_BTD, levels = self.visual.forward_intermediates(
             pixels.to(self.visual.patch_embed.proj.weight.dtype), indices=indices, output_fmt="NLC"
         )
         return normed_BTD[:, 0], levels
 
+    def _run_levels(self, pixels: Tensor, indices: list[int]) -> list[Tensor]:
+        if self.quick is not None:
+            return [level_BTD[:, 1:] for level_BTD in self.quick.run(pixels, indices, to_end=False)[1]]
+        return self.visual.forward_intermediates(
+            pixels.to(self.visual.patch_embed.proj.weight.dtype),
+            indices=indices,
+            stop_early=True,
+            output_fmt="NLC",
+            intermediates_only=True,
+        )
+
     def _run_normed(self, pixels: Tensor, indices: list[int]) -> list[tuple[Tensor, Tensor]]:
+        if self.quick is not None:
+            normed = map(self.quick.norm, self.quick.run(pixels, indices, to_end=False)[1])
+            return [(normed_BTD[:, 0], normed_BTD[:, 1:]) for normed_BTD in normed]
         found = self.visual.forward_intermediates(
             pixels.to(self.visual.patch_embed.proj.weight.dtype),
             indices=indices,
@@ -81,8 +102,19 @@ class VitBackbone(Backbone):
         visual = copy.deepcopy(self.visual, shared)
         visual.patch_embed.img_size, visual.patch_embed.grid_size = (image_size, image_size), grid
         visual.patch_embed.num_patches = grid[0] * grid[1]
-        visual.pos_embed = torch.nn.Parameter(resample_positions(known, grid)[None])
-        return VitBackbone(
+        positions = resample_positions(known.float(), grid).to(known.dtype)
+        visual.pos_embed = torch.nn.Parameter(positions[None])
+        return self._with_visual(visual, self.positions, self.precision, self.quick)
+
+    def _lowered(self, precision: str) -> "VitBackbone":
+        visual = cast_copy(self.visual, DTYPES[precision])
+        quick = quick_tower(self.visual, DTYPES[precision], embedded_by=visual)
+        return self._with_visual(visual, self.positions, precision, quick)
+
+    def _with_visual(
+        self, visual: VisionTransformer, positions: Tensor | None, precision: str, quick: QuickTower | None
+    ) -> "VitBackbone":
+        other = VitBackbone(
             name=self.name,
             visual=visual,
             text=self.text,
@@ -91,8 +123,10 @@ class VitBackbone(Backbone):
             text_trained=self.text_trained,
             weights_id=self.weights_id,
             default_taps=self.default_taps,
-            positions=self.positions,
-        )
+            positions=positions,
+        ).to(self.mean.device)
+        other.precision, other.quick = precision, quick and quick.embedded_by(visual)
+        return other
 
     def project(self, tokens: Tensor) -> Tensor:
         """[..., D] -> [..., D]: self-supervised towers have no joint space of their own; tokens stay as they are."""

@@ -1,5 +1,6 @@
 """The contract of every detector. One paper, one file; parts of a method live in `sowa.nn`."""
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -31,6 +32,9 @@ class Detector(nn.Module, ABC):
     extends_nearly: ClassVar[bool] = False
     """Whether a reference of `extend_tokens` only comes near to that of all images learnt at once."""
 
+    reads_cls: ClassVar[bool] = True
+    """Whether scores need the class token; without it, blocks after the last tap are not run."""
+
     expected_spread: ClassVar[float | None] = None
     """What image scores of normal images spread by, where the method puts them on a scale set by its shots (their
     middle is about 0); None: their spread is a share of their size, as that of distances."""
@@ -40,7 +44,21 @@ class Detector(nn.Module, ABC):
 
     def encode(self, images_B3HW: Tensor) -> Tokens:
         """Frozen tokens of [B, 3, H, W] images (uint8 0..255 or float 0..1): the costly part, shared by references."""
-        return self.backbone.encode_image(images_B3HW, self.taps)
+        if self.reads_cls:
+            return self.backbone.encode_image(images_B3HW, self.taps)
+        return self.backbone.encode_image(images_B3HW, self.taps, cls=False)
+
+    def at_precision(self, precision: str) -> "Detector":
+        """The detector whose backbone computes in `auto`, `fp32`, `bf16` or `fp16`; the same object where that changes
+        nothing. Trained tensors are shared, references of one serve the other. For scoring, not for training."""
+        backbone = self.backbone.at_precision(precision)
+        return self if backbone is self.backbone else self._on(backbone)
+
+    def _on(self, backbone: "Backbone") -> "Detector":
+        twin = copy.copy(self)
+        twin.__dict__["_modules"] = dict(self._modules)  # a shallow copy would share the table itself
+        twin.backbone = backbone
+        return twin
 
     def fit(self, support: Support) -> Reference:
         """Learn from K normal images of one category; K = 0 works or raises `NeedsSupportError`."""

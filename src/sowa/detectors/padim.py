@@ -4,6 +4,7 @@ B images, L places of the finest grid, D channels kept, K shots, R = K - 1 direc
 """
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -31,6 +32,8 @@ class Padim(Detector):
     covariance of the K shots (divisor K - 1) gets `eps` on its diagonal; with one shot it is `eps` alone, and the
     distance is the Euclidean one over sqrt(eps). Image score: largest value of the smoothed map.
     """
+
+    reads_cls: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -5,7 +5,7 @@ h w grid, H W pixels.
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -42,6 +42,8 @@ class Patchcore(Detector):
     The authors' code: `squared=True, coreset=0.1`. anomalib: `embedding="concatenated", image_score="reweighted",
     upsampling="nearest", border="reflect", coreset=0.1, coreset_begin="row"`.
     """
+
+    reads_cls: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -3,13 +3,14 @@
 B images, V levels, L tokens, D token width, E joint width, S states, C categories, K shots, M bank rows, H W pixels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from sowa.backbones.base import Backbone
+from sowa.backbones.precision import DTYPES
 from sowa.detectors.base import Detector
 from sowa.errors import ConfigError, UnknownNameError
 from sowa.nn.adapter import FrozenWeights, LinearAdapter, WindowAdapter
@@ -52,6 +53,9 @@ class Sowa(Detector):
     """
 
     trains: ClassVar[Literal["none", "auxiliary", "target"]] = "auxiliary"
+
+    halves: "Sequence[nn.Module] | None" = None
+    """Copies of the adapters for a backbone of lower precision; trained and stored are those in float32."""
 
     def __init__(
         self,
@@ -148,6 +152,17 @@ class Sowa(Detector):
             token_ids_CTN=ids.unflatten(0, shape), embeddings_CTNW=embeddings.unflatten(0, shape), context_length=length
         )
 
+    def _on(self, backbone: Backbone) -> "Sowa":
+        twin = super()._on(backbone)
+        # Not submodules: they are no tensors of their own.
+        twin.__dict__["halves"] = [one.with_halves(DTYPES[backbone.precision]) for one in self.adapters]
+        return twin
+
+    def load_trained_state(self, state: Mapping[str, Tensor]) -> None:
+        super().load_trained_state(state)
+        if self.halves is not None:
+            self.__dict__["halves"] = [one.with_halves(DTYPES[self.backbone.precision]) for one in self.adapters]
+
     # ---- text side
 
     def prototypes(self) -> Tensor:
@@ -176,7 +191,8 @@ class Sowa(Detector):
 
     def adapt(self, tokens: Tokens) -> list[Tensor]:
         """Adapted tokens [B, L, D] of every level, not yet projected."""
-        adapters = [self.adapters[0]] * len(self.taps) if len(self.adapters) == 1 else self.adapters
+        adapters = self.adapters if self.halves is None else self.halves
+        adapters = [adapters[0]] * len(self.taps) if len(adapters) == 1 else adapters
         return [
             adapter(level_BLD, FrozenWeights(*self.backbone.block_attention(tap)[:3]))
             for adapter, level_BLD, tap in zip(adapters, tokens.levels, self.taps, strict=True)

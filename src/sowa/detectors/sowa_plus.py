@@ -83,6 +83,11 @@ class SowaPlus(Detector):
         # Not a submodule: it shares the backbone's weights, which are listed once.
         self.__dict__["small"] = backbone.at_size(rows // 2 * backbone.patch) if wanted else None
 
+    def _on(self, backbone: Backbone) -> "SowaPlus":
+        twin = super()._on(backbone)
+        twin.__dict__["small"] = None if self.small is None else backbone.at_size(self.small.image_size)
+        return twin
+
     # ---- tokens
 
     @property

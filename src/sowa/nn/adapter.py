@@ -1,5 +1,6 @@
 """Adapters: the trainable map of one level's tokens. B images, L tokens, D token width."""
 
+import copy
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
@@ -29,6 +30,11 @@ def plain_layers(width: int, hidden: Sequence[int] | None, activation: type[nn.M
     for before, after in pairwise(sizes):
         layers += [nn.Linear(before, after, bias=False), activation()]
     return nn.Sequential(*layers[:-1])
+
+
+def _in_their_type(tokens_BLD: Tensor, layers: nn.Sequential) -> Tensor:
+    """The layers in the type of their weights, which may be a half; the result is of the type of the tokens."""
+    return layers(tokens_BLD.to(layers[0].weight.dtype)).to(tokens_BLD.dtype)
 
 
 class WindowBlock(nn.Module):
@@ -63,7 +69,7 @@ class WindowBlock(nn.Module):
     def forward(self, tokens_BLD: Tensor, frozen: FrozenWeights) -> Tensor:
         """[B, L, D] -> [B, L, D]."""
         tokens_BLD = tokens_BLD + self.norm_attention(self._attend(tokens_BLD, frozen))
-        return tokens_BLD + self.norm_linear(self.linear(tokens_BLD))
+        return tokens_BLD + self.norm_linear(_in_their_type(tokens_BLD, self.linear))
 
     def _attend(self, tokens_BLD: Tensor, frozen: FrozenWeights) -> Tensor:
         rows, columns = self.grid
@@ -123,6 +129,13 @@ class WindowAdapter(nn.Module):
             tokens_BLD = block(tokens_BLD, frozen)
         return tokens_BLD
 
+    def with_halves(self, dtype: torch.dtype) -> "WindowAdapter":
+        """A copy whose linear part multiplies in `dtype`, for scoring; norms, softmax and positions stay as they are."""
+        twin = copy.deepcopy(self)
+        for block in twin.blocks:
+            block.linear.to(dtype)
+        return twin
+
 
 class LinearAdapter(nn.Module):
     """A bias-free linear map per level, without attention and without residual (the paper's ablation)."""
@@ -133,4 +146,10 @@ class LinearAdapter(nn.Module):
 
     def forward(self, tokens_BLD: Tensor, frozen: FrozenWeights | None = None) -> Tensor:
         """[B, L, D] -> [B, L, D]; the frozen weights are not used."""
-        return self.layers(tokens_BLD)
+        return _in_their_type(tokens_BLD, self.layers)
+
+    def with_halves(self, dtype: torch.dtype) -> "LinearAdapter":
+        """A copy that multiplies in `dtype`, for scoring."""
+        twin = copy.deepcopy(self)
+        twin.layers.to(dtype)
+        return twin

@@ -64,6 +64,11 @@ def _pair_index(window: int) -> Tensor:
     return offset[0] * (2 * window - 1) + offset[1]
 
 
+def _in_its_type(values: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """A product in the type of the frozen weight, which may be a half; the result is of the type of the values."""
+    return F.linear(values.to(weight.dtype), weight, bias).to(values.dtype)
+
+
 class FrozenWindowAttention(nn.Module):
     """Cosine self-attention inside windows; projections frozen, scale and position bias learnt.
 
@@ -92,17 +97,17 @@ class FrozenWindowAttention(nn.Module):
         code. `out_weight` [D, D] and `out_bias` [D] are the block's output projection.
         """
         query_weight, key_weight, value_weight = in_weight.chunk(3)
-        value = self._split(F.linear(windows_BnND, value_weight))
+        value = self._split(_in_its_type(windows_BnND, value_weight))
         if self.value_only:
             query = key = F.normalize(value, dim=-1)
         else:
-            query = F.normalize(self._split(F.linear(windows_BnND, query_weight)), dim=-1)
-            key = F.normalize(self._split(F.linear(windows_BnND, key_weight)), dim=-1)
+            query = F.normalize(self._split(_in_its_type(windows_BnND, query_weight)), dim=-1)
+            key = F.normalize(self._split(_in_its_type(windows_BnND, key_weight)), dim=-1)
         logits = query @ key.transpose(-2, -1) * self.log_scale.clamp(max=MAX_LOG_SCALE).exp() + self.position_bias()
         if mask_nNN is not None:
             logits = logits + mask_nNN.to(logits)[:, None]
         weights = F.dropout(logits.softmax(dim=-1), self.dropout, self.training)
-        return F.linear((weights @ value).transpose(2, 3).flatten(3), out_weight, out_bias)
+        return _in_its_type((weights @ value).transpose(2, 3).flatten(3), out_weight, out_bias)
 
     def _split(self, values_BnND: Tensor) -> Tensor:
         return values_BnND.unflatten(-1, (self.heads, -1)).transpose(2, 3)

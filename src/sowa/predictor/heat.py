@@ -42,7 +42,8 @@ class Seen:
 @torch.no_grad()
 def encode_views(detector: Detector, views_N3SS: Tensor, *, most: int = 16) -> Tokens:
     """Tokens of N >= 1 views, at most `most` at a time."""
-    parts = [detector.encode(views_N3SS[start : start + most]) for start in range(0, len(views_N3SS), most)]
+    views = _moved(views_N3SS, detector)
+    parts = [detector.encode(views[start : start + most]) for start in range(0, len(views), most)]
     return parts[0] if len(parts) == 1 else type(parts[0]).join(parts)
 
 
@@ -52,7 +53,7 @@ def judge(detector: Detector, reference: Reference, pictures: Sequence[Looked], 
     seen: list[tuple[Tensor, Tensor | None]] = []
     for start in range(0, len(views), most):
         with torch.no_grad():
-            tokens = detector.encode(views[start : start + most])
+            tokens = detector.encode(_moved(views[start : start + most], detector))
             seen.append(_kept(detector.score(tokens, reference)))
     return _by_picture(seen, pictures)
 
@@ -93,7 +94,15 @@ def heat_regions(heat_hw: NDArray[np.float32]) -> tuple[Region, ...]:
 
 def _kept(prediction: Prediction) -> tuple[Tensor, Tensor | None]:
     """Score and map alone: the ingredients of a batch are not held while the next one is made."""
-    return prediction.score.float(), None if prediction.score_map is None else prediction.score_map.float()
+    return prediction.score.float().cpu(), None if prediction.score_map is None else prediction.score_map.float().cpu()
+
+
+def _moved(views_N3SS: Tensor, detector: Detector) -> Tensor:
+    """Where the detector is: bytes travel, and from pinned memory, so that the copy does not wait."""
+    device = detector.backbone.mean.device
+    if device.type != "cuda":
+        return views_N3SS.to(device)
+    return views_N3SS.pin_memory().to(device, non_blocking=True)
 
 
 def _by_picture(seen: Sequence[tuple[Tensor, Tensor | None]], pictures: Sequence[Looked]) -> list[Seen]:

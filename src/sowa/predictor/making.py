@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,14 +12,15 @@ from sowa.artifact import digest, find_trained, load_trained, read_meta
 from sowa.backbones import BACKBONES, build_backbone
 from sowa.backbones.base import Backbone
 from sowa.backbones.licences import licence_of
+from sowa.backbones.precision import resolve_precision
 from sowa.detectors import DETECTORS, build_detector
 from sowa.detectors.base import Detector
-from sowa.errors import ArtifactError, ConfigError, SowaError
+from sowa.errors import ArtifactError, ConfigError, SowaError, UnknownNameError
 from sowa.predictor.content import BACKBONE_OPTIONS, Content, Recipe
 from sowa.predictor.file import Stored
 from sowa.predictor.heat import encode_views
 
-__all__ = ["Choice", "new_detector", "probe", "stored_detector"]
+__all__ = ["Choice", "Engine", "new_detector", "probe", "stored_detector"]
 
 PLACES = ("weights", "cache_dir", "offline")
 """Options of a backbone that say where its weights are and not what they are."""
@@ -34,7 +36,38 @@ class Choice(NamedTuple):
     trained: Path | str | None
 
 
-def new_detector(choice: Choice, *, default_model: str, default_backbone: str) -> tuple[Detector, Recipe]:
+class Engine(NamedTuple):
+    """Where and in which numbers a detector computes."""
+
+    precision: str = "auto"
+    device: str = "cpu"
+
+    def checked(self) -> "Engine":
+        """Itself; UnknownNameError or ConfigError for what does not exist or this machine does not have."""
+        resolve_precision(self.precision, width=0, device=_place(self.device))
+        return self
+
+    def take(self, detector: Detector) -> Detector:
+        """The detector for scoring, there."""
+        return detector.to(_place(self.device)).at_precision(self.precision).eval()
+
+
+def _place(device: str) -> torch.device:
+    """A device by name; `auto` is the first GPU where there is one."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    kind = device.partition(":")[0]
+    if kind not in ("cpu", "cuda", "mps"):
+        raise UnknownNameError("device", got=device, known=("auto", "cpu", "cuda", "mps"))
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}.get(kind, True)
+    if not there:
+        raise ConfigError(f"device={device} is not there: this machine or this torch has none, choose cpu or auto")
+    return torch.device(device)
+
+
+def new_detector(
+    choice: Choice, *, default_model: str, default_backbone: str, engine: "Engine | None" = None
+) -> tuple[Detector, Recipe]:
     """A detector and how to make it again."""
     path = None if choice.trained is None else find_trained(Path(choice.trained))
     meta = {} if path is None else read_meta(path)
@@ -51,7 +84,7 @@ def new_detector(choice: Choice, *, default_model: str, default_backbone: str) -
     own_file = "weights" in places
     licence = licence_of(tower_name, model=kept.get("model"), tag=kept.get("tag"), own_file=own_file)
     about = None if path is None else {"name": path.name, "sha256": digest(detector.trained_state())}
-    return detector, Recipe(name, chosen, tower_name, kept, tower.weights_id, licence, about)
+    return (engine or Engine()).take(detector), Recipe(name, chosen, tower_name, kept, tower.weights_id, licence, about)
 
 
 def _backbone_choice(
@@ -69,8 +102,16 @@ def _backbone_choice(
     return name, _plain(given, "backbone_options"), places
 
 
-def stored_detector(stored: Stored, *, cache_dir: Path | None, offline: bool, weights: Path | str | None) -> Detector:
-    """The detector of a file, proven on one picture; ArtifactError if the file's parts do not fit each other."""
+def stored_detector(
+    stored: Stored,
+    *,
+    cache_dir: Path | None,
+    offline: bool,
+    weights: Path | str | None,
+    engine: Engine | None = None,
+) -> tuple[Detector, Content]:
+    """The detector of a file, proven on one picture, and the content with its reference where the detector is;
+    ArtifactError if the file's parts do not fit each other."""
     recipe = stored.content.recipe
     if recipe.model not in DETECTORS or recipe.backbone not in BACKBONES:
         raise ArtifactError(f"it needs {recipe.model} on {recipe.backbone}, which this program does not have")
@@ -83,10 +124,11 @@ def stored_detector(stored: Stored, *, cache_dir: Path | None, offline: bool, we
     try:
         detector = build_detector(recipe.model, backbone=tower, **recipe.options).eval()
         detector.load_trained_state(stored.trained)
+        detector, content = _placed(detector, stored.content, engine or Engine())
         if stored.content.view.size != tower.image_size:
             raise ArtifactError(f"it looks at {stored.content.view.size} pixels, its backbone at {tower.image_size}")
-        _check_form(detector, stored.content)
-        probe(detector, stored.content.reference)
+        _check_form(detector, content)
+        probe(detector, content.reference)
     except ArtifactError:
         raise
     except SowaError as error:
@@ -94,7 +136,13 @@ def stored_detector(stored: Stored, *, cache_dir: Path | None, offline: bool, we
     except Exception as error:  # foreign shapes and options fail wherever they first meet code that expects others
         reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
         raise ArtifactError(f"its parts do not fit each other ({reason})") from None
-    return detector
+    return detector, content
+
+
+def _placed(detector: Detector, content: Content, engine: Engine) -> tuple[Detector, Content]:
+    detector = engine.take(detector)
+    device = detector.backbone.mean.device
+    return detector, replace(content, reference={name: value.to(device) for name, value in content.reference.items()})
 
 
 def _check_form(detector: Detector, content: Content) -> None:
@@ -113,7 +161,7 @@ def _check_form(detector: Detector, content: Content) -> None:
 
 def _grey(detector: Detector) -> torch.Tensor:
     size = detector.backbone.image_size
-    return torch.full((1, 3, size, size), 127, dtype=torch.uint8)
+    return torch.full((1, 3, size, size), 127, dtype=torch.uint8, device=detector.backbone.mean.device)
 
 
 @torch.no_grad()

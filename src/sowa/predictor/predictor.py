@@ -16,7 +16,7 @@ from sowa.predictor.content import Content, described
 from sowa.predictor.file import identity_of, read_file, write_file
 from sowa.predictor.fitting import added_content, calibrated_content, fitted_content
 from sowa.predictor.heat import Seen, heat_regions, judge, restored
-from sowa.predictor.making import Choice, new_detector, stored_detector
+from sowa.predictor.making import Choice, Engine, new_detector, stored_detector
 from sowa.predictor.pictures import as_picture, given_pictures, name_of, named
 from sowa.predictor.results import DEFECTIVE, GOOD, Result, unreadable
 from sowa.predictor.scale import check_threshold, promise_of, source_of, with_user
@@ -64,6 +64,8 @@ class Predictor:
         ignore: Any = None,
         thumbnails: bool = False,
         target_false_alarms: float | None = None,
+        precision: str = "auto",
+        device: str = "cpu",
         progress: Progress | None = None,
     ) -> "Predictor":
         """Learn from good pictures: a folder, one picture or an iterable of pictures; none at all is zero-shot.
@@ -78,6 +80,8 @@ class Predictor:
         thumbnails: keep a small copy of each good picture for reports.
         target_false_alarms: share of good parts that may be called defective; None: 2 %. A handful of pictures cannot
             promise it, see `promise`.
+        precision: of the backbone: auto (what the device does best, docs/performance), fp32, bf16 or fp16.
+        device: cpu, cuda, cuda:1, mps, or auto.
         progress: called with (what is being done, how many are done, how many there are).
         Raises DataError for pictures that cannot be read, NeedsSupportError where the method needs at least one.
         """
@@ -85,10 +89,16 @@ class Predictor:
         _check_share(target_false_alarms)
         view = {"fit": fit, "tile": tile, "overlap": overlap, "mask": inside_mask(roi, ignore)}
         View(1, **view)  # a mistake in it is said before weights are loaded
+        engine = Engine(precision, device).checked()
         choice = Choice(model, backbone, options, backbone_options, trained)
         given = given_pictures(() if images is None else images)
         default = DEFAULT_MODEL if given and k != 0 else ZERO_SHOT_MODEL
-        detector, recipe = new_detector(choice, default_model=default, default_backbone=DEFAULT_BACKBONE)
+        detector, recipe = new_detector(
+            choice,
+            default_model=default,
+            default_backbone=DEFAULT_BACKBONE,
+            engine=engine,
+        )
         content = fitted_content(
             detector,
             recipe,
@@ -237,6 +247,8 @@ class Predictor:
         mask = content.view.mask
         return {
             "id": self._id,
+            "precision": self._detector.backbone.precision,
+            "device": str(self._detector.backbone.mean.device),
             **about,
             "view": {**about["view"], "views": content.view.count, "mask": None if mask is None else list(mask.shape)},
             "reference": {name: list(value.shape) for name, value in content.reference.items()},
@@ -285,19 +297,28 @@ class Predictor:
         cache_dir: Path | None = None,
         offline: bool = False,
         weights: Path | str | None = None,
+        precision: str = "auto",
+        device: str = "cpu",
     ) -> "Predictor":
         """Read and validate a file of `save`; nothing in it is executed. ArtifactError in one line if it is not whole.
 
         cache_dir, offline, weights: where the backbone's weights are, as in `sowa.backbones.build_backbone`;
         WeightsError if they are nowhere. A file with its backbone inside needs none of them.
+        precision, device: as in `fit`; they need not be those of the fit.
         """
-        path = Path(path)
+        path, engine = Path(path), Engine(precision, device).checked()
         stored = read_file(path)
         try:
-            detector = stored_detector(stored, cache_dir=cache_dir, offline=offline, weights=weights)
+            detector, content = stored_detector(
+                stored,
+                cache_dir=cache_dir,
+                offline=offline,
+                weights=weights,
+                engine=engine,
+            )
         except ArtifactError as error:
             raise ArtifactError(f"'{path}' cannot be used: {error}") from None
-        return cls(detector, stored.content, backbone_state=stored.backbone)
+        return cls(detector, content, backbone_state=stored.backbone)
 
 
 def _check_name(name: object) -> None:
