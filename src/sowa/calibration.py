@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 from torch import Tensor
 
 from sowa.errors import ConfigError, DataError
@@ -143,7 +143,7 @@ def estimated_threshold(
     expected = max(PRIOR_SPREAD * abs(middle) if expected is None else expected, TINY)
     freedom = PRIOR_WEIGHT + images - 1
     spread = math.sqrt((PRIOR_WEIGHT * expected**2 + (images - 1) * own**2) / freedom)
-    return middle + float(stats.t.ppf(1 - target, freedom)) * spread * math.sqrt(1 + 1 / images)
+    return middle + float(special.stdtrit(freedom, 1 - target)) * spread * math.sqrt(1 + 1 / images)
 
 
 def false_alarm_bound(exceeding: int, normals: int, confidence: float = CONFIDENCE) -> float:
@@ -153,7 +153,7 @@ def false_alarm_bound(exceeding: int, normals: int, confidence: float = CONFIDEN
     """
     if exceeding >= normals:
         return 1.0
-    return float(stats.beta.ppf(confidence, exceeding + 1, normals - exceeding))
+    return float(special.betaincinv(exceeding + 1, normals - exceeding, confidence))
 
 
 def normals_needed(rate: float, confidence: float = CONFIDENCE) -> int:
@@ -171,8 +171,8 @@ def conformal_p(score: float, normal_scores: Sequence[float]) -> float:
 def recall_interval(found: int, defects: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Exact two-sided interval of a recall of which `found` in `defects` were seen."""
     tail = (1 - confidence) / 2
-    low = float(stats.beta.ppf(tail, found, defects - found + 1)) if found else 0.0
-    high = float(stats.beta.ppf(1 - tail, found + 1, defects - found)) if found < defects else 1.0
+    low = float(special.betaincinv(found, defects - found + 1, tail)) if found else 0.0
+    high = float(special.betaincinv(found + 1, defects - found, 1 - tail)) if found < defects else 1.0
     return low, high
 
 

@@ -42,7 +42,7 @@ def test_only_a_few_pictures_are_taken_ahead():
             yield part(seed % 3)
 
     for count, _ in enumerate(fitted().stream(source(), batch_size=4), start=1):
-        assert len(taken) <= count + 8
+        assert len(taken) <= count + 12
     assert count == 60
 
 

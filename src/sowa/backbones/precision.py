@@ -1,4 +1,4 @@
-"""In which numbers a frozen tower computes. Distances, statistics and metrics stay in float32 whatever is chosen here."""
+"""In which numbers a frozen tower computes. Distances, statistics and metrics stay in float32 whatever is chosen."""
 
 from functools import lru_cache
 from pathlib import Path

@@ -1,9 +1,9 @@
 """A vision transformer's blocks in fewer operations and in the precision of one's choice.
 
-Beside the libraries' own forward: weights are cast and laid out for the processor once, each residual scale (LayerScale)
-is multiplied into the weights before it, QuickGELU becomes SiLU between rescaled weights, activations are computed
-inside the products where oneDNN can, and no block after the last one wanted is run. The residual stream, norms and what
-comes out are float32. In float32 the results are the libraries' up to rounding.
+Beside the libraries' own forward: weights are cast and laid out for the processor once, each residual scale
+(LayerScale) is multiplied into the weights before it, QuickGELU becomes SiLU between rescaled weights, activations are
+computed inside the products where oneDNN can, and no block after the last one wanted is run. The residual stream, norms
+and what comes out are float32. In float32 the results are the libraries' up to rounding.
 
 B images, T tokens with the class token first, D token width.
 """

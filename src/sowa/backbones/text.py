@@ -1,30 +1,36 @@
 """The frozen text tower: CLIP's tokenizer and causal transformer, open to learnt embeddings."""
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import torch
-from open_clip.tokenizer import SimpleTokenizer
-from open_clip.transformer import TextTransformer
 from torch import Tensor, nn
 
 from sowa.errors import ConfigError
 
-__all__ = ["VOCABULARY", "TextTower"]
+if TYPE_CHECKING:
+    from open_clip.tokenizer import SimpleTokenizer
+    from open_clip.transformer import TextTransformer
+
+__all__ = ["VOCABULARY", "LateTextTower", "TextTower"]
 
 VOCABULARY = 49408
 """Number of token ids of CLIP's byte-pair encoding; the two largest open and close a text."""
 
 
 @lru_cache(maxsize=1)
-def _tokenizer() -> SimpleTokenizer:
+def _tokenizer() -> "SimpleTokenizer":
+    from open_clip.tokenizer import SimpleTokenizer  # slow to load, and many a prediction reads no words
+
     return SimpleTokenizer()
 
 
 class TextTower(nn.Module):
     """open_clip's text transformer behind three calls: `tokenize`, `embed`, `encode`."""
 
-    def __init__(self, *, transformer: TextTransformer, fold_vocabulary: bool = False):
+    def __init__(self, *, transformer: "TextTransformer", fold_vocabulary: bool = False):
         """fold_vocabulary: a table with fewer rows than there are ids is read at `id % rows` (random towers only)."""
         super().__init__()
         self.tower, self.fold_vocabulary = transformer, fold_vocabulary
@@ -61,3 +67,25 @@ class TextTower(nn.Module):
         ends_P = token_ids_PT.to(hidden_PTW.device).argmax(dim=-1)
         rows_P = torch.arange(len(ends_P), device=hidden_PTW.device)
         return hidden_PTW[rows_P, ends_P] @ tower.text_projection
+
+
+class LateTextTower(TextTower):
+    """A frozen text tower whose transformer is made when a text is first embedded or encoded."""
+
+    def __init__(self, *, make: "Callable[[], TextTransformer]", width: int, context_length: int):
+        """make: the transformer, always the same; `width` and `context_length` are its own. Called once at most."""
+        nn.Module.__init__(self)
+        self.make, self.fold_vocabulary, self.width, self.context_length = make, False, width, context_length
+        self.register_buffer("place", torch.empty(0), persistent=False)  # moves with the module and says where to
+
+    def __getattr__(self, name: str) -> object:
+        if name == "tower":
+            with _MAKING:
+                if "tower" not in self._modules:
+                    made = self.make().to(self.place.device)
+                    self._modules["tower"] = made.requires_grad_(False).eval()
+                return self._modules["tower"]
+        return super().__getattr__(name)
+
+
+_MAKING = threading.Lock()

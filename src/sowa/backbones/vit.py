@@ -1,25 +1,35 @@
-"""timm's DINOv2 vision transformers, with a text tower whose weights are drawn from a seed."""
+"""DINOv2 vision transformers in timm's names, with a text tower whose weights are drawn from a seed.
+
+timm and open_clip take seconds to load and are loaded only where they are needed: timm for an architecture that is not
+plain, open_clip when a text is first encoded.
+"""
 
 import copy
 from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias
 
-import timm
 import torch
-from open_clip.transformer import TextTransformer
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from sowa.backbones.base import Backbone, FrozenAttention, square_grid
-from sowa.backbones.clip import resample_positions
+from sowa.backbones.plain_vit import PLAIN, PlainVit
+from sowa.backbones.positions import resample_positions
 from sowa.backbones.precision import DTYPES
 from sowa.backbones.quick import QuickTower, cast_copy, quick_tower
 from sowa.backbones.state import draw_state, hash_tensors, load_strictly
-from sowa.backbones.text import TextTower
+from sowa.backbones.text import LateTextTower, TextTower
 from sowa.errors import WeightsError
+
+if TYPE_CHECKING:
+    from open_clip.transformer import TextTransformer
+    from timm.models.vision_transformer import VisionTransformer as TimmVit
+
+VisionTransformer: TypeAlias = "PlainVit | TimmVit"
 
 __all__ = ["VitBackbone", "empty_vit", "seeded_text_tower", "vit_from_state"]
 
-TEXT_WIDTH, TEXT_LAYERS, TEXT_HEADS = 256, 4, 4
+TEXT_WIDTH, TEXT_LAYERS, TEXT_HEADS, TEXT_LENGTH = 256, 4, 4, 77
 NOT_USED = ("mask_token", "head.weight", "head.bias")
 """Entries of published files that only their training reads."""
 
@@ -184,19 +194,32 @@ def vit_from_state(
 
 
 def empty_vit(model: str, image_size: int) -> VisionTransformer:
-    """timm's network before its weights are loaded; torch's global generator is left as it was.
+    """The network before its weights are loaded; torch's global generator is left as it was.
 
-    Not built on the meta device like the others: timm reads numbers back while building, until late in its 1.0 series.
+    timm's are not built on the meta device like the others: it reads numbers back while building, until late in its
+    1.0 series.
     """
+    if model in PLAIN:
+        with torch.device("meta"):
+            return PlainVit(PLAIN[model], image_size)
+    import timm
+
     with torch.random.fork_rng(devices=[]):
         return timm.create_model(model, pretrained=False, num_classes=0, img_size=image_size)
 
 
 def seeded_text_tower(*, joint: int, seed: int) -> TextTower:
-    """A small CLIP text transformer with drawn weights and CLIP's vocabulary; the same for the same seed."""
+    """A small CLIP text transformer with drawn weights and CLIP's vocabulary; the same for the same seed. Made when it
+    is first used."""
+    return LateTextTower(make=partial(_drawn_text, joint, seed), width=TEXT_WIDTH, context_length=TEXT_LENGTH)
+
+
+def _drawn_text(joint: int, seed: int) -> "TextTransformer":
+    from open_clip.transformer import TextTransformer
+
     with torch.device("meta"):
         tower = TextTransformer(width=TEXT_WIDTH, layers=TEXT_LAYERS, heads=TEXT_HEADS, output_dim=joint)
     shapes = {name: tuple(tensor.shape) for name, tensor in tower.state_dict().items()}
     load_strictly(tower, draw_state(shapes, seed=seed), source="the drawn text tower")
     tower.attn_mask = tower.build_causal_mask()  # not part of any state dict, so still on the meta device
-    return TextTower(transformer=tower)
+    return tower

@@ -130,7 +130,7 @@ class WindowAdapter(nn.Module):
         return tokens_BLD
 
     def with_halves(self, dtype: torch.dtype) -> "WindowAdapter":
-        """A copy whose linear part multiplies in `dtype`, for scoring; norms, softmax and positions stay as they are."""
+        """A copy whose linear part multiplies in `dtype`, for scoring; norms and softmax stay as they are."""
         twin = copy.deepcopy(self)
         for block in twin.blocks:
             block.linear.to(dtype)

@@ -1,7 +1,7 @@
 """`Predictor`: a detector with what it learnt of one product, its calibration and its way of looking at pictures."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +20,7 @@ from sowa.predictor.making import Choice, Engine, new_detector, stored_detector
 from sowa.predictor.pictures import as_picture, given_pictures, name_of, named
 from sowa.predictor.results import DEFECTIVE, GOOD, Result, unreadable
 from sowa.predictor.scale import check_threshold, promise_of, source_of, with_user
-from sowa.predictor.streaming import Ready, read_ahead
+from sowa.predictor.streaming import Ready, judge_ahead, read_ahead
 from sowa.predictor.view import Looked, View, inside_mask
 
 __all__ = ["DEFAULT_BACKBONE", "DEFAULT_MODEL", "Predictor"]
@@ -126,7 +126,9 @@ class Predictor:
     def stream(
         self, items: Iterable[Any], *, batch_size: int = 8, on_error: Literal["row", "raise"] = "row"
     ) -> Iterator[Result]:
-        """One result for each item, in order, in constant memory: at most 2 * batch_size pictures are held.
+        """One result for each item, in order, in constant memory: at most 3 * batch_size pictures are held.
+
+        Pictures are decoded, judged and handed over at the same time, each batch a step behind the next.
 
         An item is a picture, or a pair (name, picture). `batch_size=1` answers each before it takes the next, for
         sources that wait for a camera. `on_error="row"`: an unreadable picture is a `Result` with `error`.
@@ -138,24 +140,22 @@ class Predictor:
         return self._streamed(items, batch_size, on_error == "raise")
 
     def _streamed(self, items: Iterable[Any], batch_size: int, strict: bool) -> Iterator[Result]:
-        batch: list[Ready] = []
-        for ready in read_ahead(named(items), self._look, ahead=0 if batch_size == 1 else batch_size):
-            if strict and ready.error is not None:
-                raise ready.error
-            batch.append(ready)
-            if len(batch) == batch_size:
-                yield from self._judged(batch)
-                batch = []
-        yield from self._judged(batch)
+        pictures = read_ahead(named(items), self._look, ahead=0 if batch_size == 1 else batch_size)
+        for batch, judged in judge_ahead(pictures, self._judged, batch_size=batch_size, strict=strict):
+            yield from self._results(batch, *judged)
 
     def _look(self, name: str, item: Any) -> Looked:
         return self._content.view.look(as_picture(item, name))
 
-    def _judged(self, batch: list[Ready]) -> Iterator[Result]:
-        whole = [ready for ready in batch if ready.looked is not None]
+    def _judged(self, batch: Sequence[Ready]) -> tuple[list[Seen], float]:
+        """What is seen of each readable picture, and the seconds of one."""
+        whole = [ready.looked for ready in batch if ready.looked is not None]
         began = time.perf_counter()
-        seen = iter(judge(self._detector, self._content.reference, [ready.looked for ready in whole]) if whole else ())
-        share = (time.perf_counter() - began) / max(1, len(whole))
+        seen = judge(self._detector, self._content.reference, whole) if whole else []
+        return seen, (time.perf_counter() - began) / max(1, len(whole))
+
+    def _results(self, batch: Sequence[Ready], judged: list[Seen], share: float) -> Iterator[Result]:
+        seen = iter(judged)
         for ready in batch:
             if ready.looked is None:
                 scale = self._content.calibration

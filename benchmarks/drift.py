@@ -1,0 +1,126 @@
+"""How far scores drift where a backbone computes in bfloat16 instead of float32.
+
+    python benchmarks/drift.py [--precision bf16] [--shots 4] [--limit 200] [--quick] [--json PATH]
+
+SOWA Plus and SOWA on the offline backbone, on ELPV and on the drawn products: the same shots and test images through
+both precisions, image AUROC of each (points of a hundred, mean over categories), and the largest difference of a map,
+as such and as a share of the range of the float32 map. `crossed`: a detector fitted in float32 that scores in bfloat16,
+as where a file travels to another machine. `--limit`: test images of a category.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sowa.backbones import build_backbone
+from sowa.data.dataset import ImageDataset
+from sowa.data.shots import draw_shots
+from sowa.detectors import build_detector
+from sowa.detectors.base import Detector
+from sowa.metrics import auroc, write_json
+from sowa.training.record import machine_facts
+from sowa.training.scoring import support_of
+from sowa.training.sources import read_source
+from sowa.types import Prediction, Sample
+
+DRAWN = {"part": "target", "seed": 0, "train_good": 6, "test_good": 10, "test_bad": 14, "size": 256}
+DATA: dict[str, dict[str, Any]] = {"elpv": {"layout": "elpv"}, "drawn": {"layout": "mvtec", "draw": DRAWN}}
+METHODS = ("sowa_plus", "sowa")
+BATCH = 8
+
+
+def thinned(samples: Sequence[Sample], limit: int) -> list[Sample]:
+    """At most `limit` test images, evenly spread over each label, so that both are there."""
+    kept = []
+    for label in (0, 1):
+        own = [sample for sample in samples if sample.label == label]
+        count = min(len(own), limit // 2)
+        kept += [own[place * len(own) // count] for place in range(count)]
+    return kept
+
+
+def scored(detector: Detector, reference: dict, images: torch.Tensor) -> list[Prediction]:
+    with torch.inference_mode():
+        return [detector(part, reference) for part in images.split(BATCH)]
+
+
+def compared(exact: Detector, lowered: Detector, shots: torch.Tensor, images: torch.Tensor, labels: Any) -> dict:
+    """AUROC of both in points and how far maps are apart, for one category."""
+    with torch.inference_mode():
+        references = [one.fit_tokens("object", one.encode(shots)) for one in (exact, lowered)]
+    runs = {
+        "fp32": scored(exact, references[0], images),
+        "lowered": scored(lowered, references[1], images),
+        "crossed": scored(lowered, references[0], images),
+    }
+    maps = {name: torch.cat([one.score_map for one in run]) for name, run in runs.items()}
+    scores = {name: torch.cat([one.score for one in run]).numpy() for name, run in runs.items()}
+    spread = float(maps["fp32"].max() - maps["fp32"].min())
+    row = {f"auroc_{name}": 100 * float(auroc(found, labels)) for name, found in scores.items()}
+    for name in ("lowered", "crossed"):
+        gap = float((maps[name] - maps["fp32"]).abs().max())
+        row |= {f"map_{name}": gap, f"map_share_{name}": gap / spread}
+        row[f"score_{name}"] = float(abs(scores[name] - scores["fp32"]).max())
+    return row
+
+
+def measured(precision: str, k: int, limit: int) -> list[dict]:
+    backbone = build_backbone("compact")
+    lowered = backbone.at_precision(precision)
+    rows = []
+    for data, said in DATA.items():
+        samples = read_source(dataset=data, **said).samples
+        drawn = draw_shots(samples, dataset=data, k=k, seed=0)
+        for category in sorted({sample.category for sample in samples}):
+            test = [one for one in samples if one.category == category and one.split == "test"]
+            kept = thinned(test, limit)
+            loaded = ImageDataset(samples=kept, image_size=backbone.image_size, masks="none")
+            images = torch.stack([loaded[place].image for place in range(len(kept))])
+            shots = support_of(drawn[category], backbone.image_size).images
+            labels = torch.tensor([one.label for one in kept]).numpy()
+            for method in METHODS:
+                exact = build_detector(method, backbone=backbone).eval()
+                other = exact._on(lowered)
+                row = {"data": data, "category": category, "method": method, "images": len(kept)}
+                rows.append(row | compared(exact, other, shots, images, labels))
+                print(json.dumps(rows[-1]), flush=True)
+    return rows
+
+
+def summary(rows: Sequence[dict]) -> dict[str, float]:
+    """Difference of the mean AUROC in points by method and data, and the largest differences of all."""
+    ratios = {}
+    for method in METHODS:
+        for data in DATA:
+            own = [row for row in rows if row["method"] == method and row["data"] == data]
+            for name in ("lowered", "crossed"):
+                gaps = [row[f"auroc_{name}"] - row["auroc_fp32"] for row in own]
+                ratios[f"{method}_{data}_auroc_points_{name}"] = sum(gaps) / len(gaps)
+            ratios[f"{method}_{data}_auroc_points_worst_category"] = max(
+                (row["auroc_lowered"] - row["auroc_fp32"] for row in own), key=abs
+            )
+            ratios[f"{method}_{data}_largest_map_share"] = max(row["map_share_lowered"] for row in own)
+    return ratios
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--precision", default="bf16", choices=("bf16", "fp16"), help="(%(default)s)")
+    parser.add_argument("--shots", type=int, default=4, help="(%(default)s)")
+    parser.add_argument("--limit", type=int, default=200, help="test images of a category (%(default)s)")
+    parser.add_argument("--quick", action="store_true", help="24 test images of a category")
+    parser.add_argument("--json", type=Path, help="write the figures here, too")
+    options = parser.parse_args(argv)
+    rows = measured(options.precision, options.shots, 24 if options.quick else options.limit)
+    result = {"name": "drift", "rows": rows, "ratios": summary(rows), "hardware": machine_facts()}
+    print(json.dumps(result["ratios"], indent=1))
+    if options.json:
+        write_json(options.json, result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""The engine against the plain eager composition of the same model, and against the processor's own peak, in one run.
+
+    python benchmarks/engine.py [--quick] [--passes 3] [--json PATH]
+
+SOWA with four shots on CLIP ViT-L/14 at 336 px, weights drawn from a seed. The peak is the best rate of square matrix
+products in the same process, measured before and after. Passes of the yardstick (benchmarks/yardstick.py) and of the
+engine alternate; medians count. A pass goes from decoded pixels to score and map. Operations are those of the matrix
+products of the whole pass (blocks, adapters, projections, memory bank), so that the share of the peak says what all the
+rest costs. `--quick` times one pass of each.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from yardstick import PlainSowa
+
+from sowa.backbones import build_backbone
+from sowa.backbones.precision import DTYPES
+from sowa.detectors.sowa import Sowa
+from sowa.metrics import write_json
+from sowa.training.record import machine_facts
+
+MODEL, SHOTS, BATCH = "ViT-L-14-336-quickgelu", 4, 8
+SIDES = (1024, 2048, 4096)
+
+
+def seconds(work: Callable[[], object], passes: int) -> list[float]:
+    times = []
+    for _ in range(passes):
+        began = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - began)
+    return times
+
+
+def peak(dtype: torch.dtype) -> float:
+    """GFLOP/s of the best square product."""
+    best = 0.0
+    for side in SIDES:
+        a = torch.ones(side, side, dtype=dtype)
+        best = max(best, 2e-9 * side**3 / min(seconds(lambda a=a: a @ a, 4)))
+    return best
+
+
+def operations(detector: Sowa) -> float:
+    """GFLOP of one image: products of the blocks, of the adapters, of both projections, of the bank."""
+    backbone, depth = detector.backbone, detector.backbone.depth
+    width, places = backbone.width, backbone.grid[0] * backbone.grid[1]
+    tokens = places + 1
+    blocks = depth * (2 * tokens * 12 * width**2 + 4 * tokens**2 * width)
+    adapters = len(detector.taps) * 2 * places * 3 * width**2
+    projections = 2 * len(detector.taps) * 2 * places * width * backbone.joint
+    bank = len(detector.taps) * 2 * places * SHOTS * places * backbone.joint
+    return 1e-9 * (blocks + adapters + projections + bank)
+
+
+def measured(passes: int, model: str, size: int | None) -> dict:
+    backbone = build_backbone("clip", model=model, image_size=size, weights="random")
+    plain_detector = Sowa(backbone=backbone, text_weight=0.5).eval()
+    side = backbone.image_size
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (SHOTS + BATCH, 3, side, side), generator=generator).to(torch.uint8)
+    peaks = {name: [peak(DTYPES[name])] for name in ("fp32", "bf16")}
+    with torch.inference_mode():
+        engine = plain_detector.at_precision("auto")
+        reference = engine.fit_tokens("object", engine.encode(images[:SHOTS]))
+        plain = PlainSowa(plain_detector, reference["bank"])
+        batch, one = images[SHOTS:], images[SHOTS : SHOTS + 1]
+        apart = float(abs(torch.from_numpy(plain(one)) - plain_detector(one, reference).score_map).max())
+        lowered = float(abs(engine(one, reference).score_map - plain_detector(one, reference).score_map).max())
+        assert apart < 1e-3, f"the yardstick computes another map ({apart})"
+        times: dict[str, list[float]] = {"yardstick": [], "engine": [], "encode": [], "single": []}
+        engine(batch, reference)
+        for _ in range(passes):
+            times["yardstick"] += seconds(lambda: plain(batch), 1)
+            times["engine"] += seconds(lambda: engine(batch, reference), 2)
+            times["encode"] += seconds(lambda: engine.encode(batch), 1)
+            times["single"] += seconds(lambda: engine(one, reference), 4)
+    for name, found in peaks.items():
+        found.append(peak(DTYPES[name]))
+    middle = {name: statistics.median(values) for name, values in times.items()}
+    best = {name: max(values) for name, values in peaks.items()}
+    work = operations(plain_detector)
+    rate = work * BATCH / middle["engine"]
+    row = {
+        "model": model,
+        "image_size": side,
+        "shots": SHOTS,
+        "batch": BATCH,
+        "precision": engine.backbone.precision,
+        "gflop_per_image": round(work, 1),
+        "peak_gflops": {name: round(value, 1) for name, value in best.items()},
+        "yardstick_images_per_second": BATCH / middle["yardstick"],
+        "yardstick_share_of_fp32_peak": work * BATCH / middle["yardstick"] / best["fp32"],
+        "engine_images_per_second": BATCH / middle["engine"],
+        "engine_gflops": rate,
+        "encode_seconds_per_image": middle["encode"] / BATCH,
+        "single_image_seconds": middle["single"],
+        "map_difference_yardstick_to_fp32": apart,
+        "map_difference_engine_to_fp32": lowered,
+        "seconds": times,
+    }
+    ratios = {
+        "engine_to_yardstick": middle["yardstick"] / middle["engine"],
+        "share_of_peak": rate / best[engine.backbone.precision],
+        "single_to_batch_latency": middle["single"] / (middle["engine"] / BATCH),
+        "peak_to_fp32_peak": best[engine.backbone.precision] / best["fp32"],
+    }
+    return {"name": "engine", "rows": [row], "ratios": ratios, "hardware": machine_facts()}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--passes", type=int, default=3, help="of the yardstick (%(default)s)")
+    parser.add_argument("--model", default=MODEL, help="of open_clip (%(default)s)")
+    parser.add_argument("--size", type=int, help="of the image in pixels; else the model's own")
+    parser.add_argument("--quick", action="store_true", help="one pass of each")
+    parser.add_argument("--json", type=Path, help="write the figures here, too")
+    options = parser.parse_args(argv)
+    result = measured(1 if options.quick else options.passes, options.model, options.size)
+    print(json.dumps(result, indent=1))
+    if options.json:
+        write_json(options.json, result)
+
+
+if __name__ == "__main__":
+    main()
