@@ -1,0 +1,43 @@
+"""`precision` and `device` at the Predictor's door."""
+
+import pytest
+import torch
+
+from sowa.backbones import precision
+from sowa.errors import ConfigError, UnknownNameError
+from sowa.predictor.predictor import Predictor
+from tests.predictor.parts import part, parts
+
+
+def test_a_file_of_one_precision_works_under_another(tmp_path):
+    options = {"name": "disc", "model": "sowa_plus", "backbone": "random_tiny"}
+    exact, lowered = (Predictor.fit(parts(3), **options, precision=name) for name in ("fp32", "bf16"))
+    assert (exact.info()["precision"], lowered.info()["precision"]) == ("fp32", "bf16")
+    assert exact.info()["device"] == "cpu"
+    for made, other in ((exact, "bf16"), (lowered, "fp32")):
+        made.save(tmp_path / "disc.sowa")
+        loaded = Predictor.load(tmp_path / "disc.sowa", precision=other)
+        assert loaded.info()["precision"] == other and loaded.id == made.id
+        for seed in (7, 8):
+            one, two = made.predict(part(seed)), loaded.predict(part(seed))
+            assert one.score == pytest.approx(two.score, abs=0.5) and one.threshold == two.threshold
+        again = Predictor.load(tmp_path / "disc.sowa", precision=made.info()["precision"])
+        assert again.predict(part(7)).score == made.predict(part(7)).score
+
+
+def test_auto_keeps_a_tiny_tower_in_float32(monkeypatch):
+    monkeypatch.setattr(precision, "native_bf16", lambda: True)
+    fitted = Predictor.fit(parts(2), name="disc", backbone="random_tiny")
+    assert fitted.info()["precision"] == "fp32"
+
+
+def test_what_cannot_be_is_said_before_anything_is_loaded(tmp_path):
+    with pytest.raises(UnknownNameError, match="fp32"):
+        Predictor.fit(parts(1), backbone="no such", precision="double")
+    with pytest.raises(ConfigError, match="GPU"):
+        Predictor.load(tmp_path / "absent.sowa", precision="fp16")
+    with pytest.raises(UnknownNameError, match="cuda"):
+        Predictor.fit(parts(1), backbone="random_tiny", device="tpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match="cuda"):
+            Predictor.fit(parts(1), backbone="random_tiny", device="cuda:0")
