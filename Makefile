@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help setup demo test test-slow test-weights lint bench clean
+.PHONY: help setup demo test test-slow test-weights lint bench bench-quick clean
 
 help:            ## list the verbs
 	@grep -E '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -36,6 +36,12 @@ test-weights: $(VENV)/.ready-test  ## tests that use the offline default's weigh
 lint: $(VENV)/.ready-test  ## style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+bench: $(VENV)/.ready  ## all benchmarks of speed and memory (under 30 minutes) into docs/performance
+	$(BIN)/python benchmarks/run.py
+
+bench-quick: $(VENV)/.ready  ## the same for a glance (3 minutes) into runs/bench-quick
+	$(BIN)/python benchmarks/run.py --quick
 
 clean:           ## remove the environment and all results
 	rm -rf $(VENV) runs

@@ -116,6 +116,7 @@ def speed(
     batches: Annotated[str, typer.Option(help="Images at once.")] = "1,8",
     shots: Annotated[str, typer.Option(help="Good images in the memory.")] = "0,4",
     seconds: Annotated[float, typer.Option(help="Of measuring for each number.")] = 5.0,
+    precision: Annotated[str, typer.Option(help="Of the backbones: auto, fp32, bf16 or fp16.")] = "auto",
     out: Out = Path("runs/benchmark"),
     cache_dir: CacheDir = None,
 ) -> None:
@@ -137,6 +138,7 @@ def speed(
         batches=numbers(batches, what="batches"),
         shots=numbers(shots, what="shots"),
         seconds=seconds,
+        precision=precision,
         out=out / "speed",
         said=lambda line: print(f"sowa: {line}", file=sys.stderr, flush=True),
     )

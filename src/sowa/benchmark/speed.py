@@ -25,6 +25,7 @@ COLUMNS = (
     "method",
     "backbone",
     "image_size",
+    "precision",
     "k",
     "batch",
     "images_per_second",
@@ -47,13 +48,15 @@ def speed_main(
     batches: Sequence[int] = (1, 8),
     shots: Sequence[int] = (0, BANK),
     seconds: float = 5.0,
+    precision: str = "auto",
     out: Path,
     said: Callable[[str], None] = print,
 ) -> list[dict[str, Any]]:
     """Measure, write `speed.csv`, `speed.json`, `speed.md` and `speed.png`, return the rows.
 
     methods: (name, words for the training door); common: an image size at which every method is measured, too; shots
-    a method cannot do without are left out. A method that fails is named and left out.
+    a method cannot do without are left out. precision: of the backbones (`sowa.backbones.precision`). A method that
+    fails is named and left out.
     """
     if seconds <= 0 or not batches or min(batches) < 1 or min(shots, default=0) < 0:
         raise ConfigError(f"seconds={seconds}, batches={list(batches)}, shots={list(shots)}: give positive numbers")
@@ -63,9 +66,8 @@ def speed_main(
         for size in dict.fromkeys((None, common)):
             asked = [*words, *([f"backbone.image_size={size}"] if size else [])]
             said(f"{name}, {size or 'its own'} px")
-            found = _apart(
-                {"name": name, "words": asked, "batches": list(batches), "shots": list(shots), "seconds": seconds}
-            )
+            job = {"name": name, "words": asked, "batches": list(batches), "shots": list(shots), "seconds": seconds}
+            found = _apart(job | {"precision": precision})
             if "error" in found:
                 failed.append(f"{name} at {size or 'its own'} px: {found['error']}")
                 continue
@@ -113,7 +115,7 @@ def measure(job: dict[str, Any]) -> list[dict[str, Any]]:
     settings = compose_job("train", job["words"]).settings
     detector = build(settings).eval()
     size, device = detector.backbone.image_size, "cuda" if torch.cuda.is_available() else "cpu"
-    detector.to(device)
+    detector = detector.to(device).at_precision(job.get("precision", "fp32"))
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (max(job["batches"]) + max(job["shots"]), 3, size, size), generator=generator)
     images = images.to(torch.uint8).to(device)
@@ -121,6 +123,7 @@ def measure(job: dict[str, Any]) -> list[dict[str, Any]]:
         "method": job["name"],
         "backbone": detector.backbone.name,
         "image_size": size,
+        "precision": detector.backbone.precision,
         "parameters": sum(value.numel() for value in detector.parameters()),
         "trainable": sum(value.numel() for _, value in detector.trainable_parameters()),
         "weights": "random" if detector.backbone.weights_id.startswith("random") else "published",

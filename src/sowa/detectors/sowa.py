@@ -19,6 +19,7 @@ from sowa.nn.ensemble import text_share
 from sowa.nn.losses import image_cross_entropy, pixel_losses
 from sowa.nn.maps import gaussian_smooth, to_grid, top_mean, upsample
 from sowa.nn.prompts import LearntPrompts, pool_states, prompt_sentences
+from sowa.nn.search import approximate_or_none
 from sowa.types import ABNORMAL, NORMAL, Batch, Prediction, Reference, Tokens
 
 __all__ = ["Sowa"]
@@ -81,6 +82,7 @@ class Sowa(Detector):
         sigma: float = 4.0,
         text_weight: float | Literal["auto"] = "auto",
         protocol: str = "standard",
+        search: Literal["exact", "approximate"] = "exact",
         seed: int = 0,
     ):
         """A detector with untrained adapters and prompts.
@@ -89,7 +91,8 @@ class Sowa(Detector):
         adapters' linear part; `temperature`, `pixel_temperature`: divide the cosines of image and pixels, the latter
         `auto` = 1 in the paper protocol and the image's in the standard one; `sigma`: smoothing of the text map in
         pixels; `text_weight`: share 0..1 of the text branch once there are shots (the paper's is 0.5), `auto` = 0.5 on
-        a trained text tower and 0 on a random one; `seed`: initial values.
+        a trained text tower and 0 on a random one; `search`: of the memory bank, `approximate` (needs faiss) is for
+        banks of thousands of images; `seed`: initial values.
         """
         super().__init__()
         if pixel_temperature == "auto":
@@ -97,6 +100,7 @@ class Sowa(Detector):
         _check(adapter, protocol, categories, normal_templates, abnormal_templates, temperature, pixel_temperature)
         self.backbone = backbone
         self.taps = tuple(taps) if taps is not None else tuple(backbone.default_taps)
+        self.search = approximate_or_none(search)
         self.protocol, self.categories = protocol, tuple(categories)
         self.temperature, self.pixel_temperature, self.sigma = temperature, pixel_temperature, sigma
         share = text_share(text_weight, trained=backbone.text_trained)
@@ -320,8 +324,12 @@ class Sowa(Detector):
 
     def memory_grid(self, tokens: Tokens, bank_VME: Tensor) -> Tensor:
         """[B, h, w] distance to the memory bank summed over levels, each level in 0..2."""
-        levels = zip(tokens.levels, bank_VME, strict=True)
-        distance_BL = sum(nearest_distance(self.backbone.project(level), bank_ME) for level, bank_ME in levels)
+        banks = None if self.search is None else self.search.of(bank_VME)
+        projected = map(self.backbone.project, tokens.levels)
+        if banks is None:
+            distance_BL = sum(map(nearest_distance, projected, bank_VME))
+        else:
+            distance_BL = sum(bank.nearest_distance(level) for bank, level in zip(banks, projected, strict=True))
         return to_grid(distance_BL, tokens.grid)
 
     def _few_shot_score(self, text_score: Tensor, memory: Tensor, fused: Tensor, reference: Reference) -> Tensor:

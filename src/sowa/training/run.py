@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import yaml
 
 from sowa.data.intake import intake_of
-from sowa.errors import ConfigError, SowaError
+from sowa.errors import ConfigError, SowaError, UnknownNameError
 from sowa.training.compose import Composed, chosen_keys, compose_job, expand_sweep
 from sowa.training.usage import help_text
 
@@ -166,6 +166,7 @@ def _score(
     backbone = detector.backbone
     folder.note(backbone={"name": backbone.name, "weights_id": backbone.weights_id}, **_machine(settings))
     detector.eval().to(DEVICES.get(str(settings["trainer"]["accelerator"]), "cpu"))
+    detector = detector.at_precision(settings.get("precision", "fp32"))  # a training scores in float32
     with evaluation_progress() as progress:
         result = evaluate(
             detector,
@@ -217,11 +218,21 @@ def _checked(settings: Mapping[str, Any]) -> dict[str, Any]:
     if settings["data"]["batch_size"] < 1 or settings["data"]["num_workers"] < 0:
         raise ConfigError("data.batch_size must be 1 or more, data.num_workers 0 or more")
     intake_of(settings["protocol"], settings["data"].get("fit", "squash"))
+    _check_precision(settings)
     paths = settings["paths"]
     if settings["shots_file"] is not None:
         settings["shots_file"] = str(Path(settings["shots_file"]).expanduser().absolute())
     settings["paths"] = {key: value and str(Path(value).expanduser().absolute()) for key, value in paths.items()}
     return settings
+
+
+def _check_precision(settings: Mapping[str, Any]) -> None:
+    """The word is known, and the papers' arithmetic stays exact."""
+    precision = settings.get("precision", "fp32")
+    if precision not in ("auto", "fp32", "bf16", "fp16"):
+        raise UnknownNameError("precision", got=str(precision), known=("auto", "fp32", "bf16", "fp16"))
+    if settings["protocol"] == "paper" and precision != "fp32":
+        raise ConfigError(f"precision={precision} with protocol=paper: the papers' numbers are of fp32, leave it out")
 
 
 def _name(choices: Mapping[str, str]) -> str:
