@@ -2,8 +2,8 @@
 
     python benchmarks/memory_bank.py [--images 100] [--shots 1000] [--quick] [--json PATH]
 
-The bank holds the tokens of `--images` solar cells (ELPV) at block 6 of the offline backbone; queries are the tokens
-of 8 others. Error: of the distances of all query tokens, relative to the mean exact distance, and of an image's largest 1 %
+The bank holds the tokens of `--images` solar cells (ELPV) at block 6 of the offline backbone; queries are those
+of 8 others. Error: of the distances of all query tokens, relative to the mean exact one, and of an image's largest 1 %
 (what scores are made of). Then a bank as large as that of `--shots` images (the rows repeated with a little noise) is
 searched exactly, and the peak of memory beyond the bank itself is read.
 """
