@@ -82,8 +82,9 @@ def ratios_of(content: Any) -> dict[str, float]:
     rows = content if isinstance(content, list) else [content]
     found = {}
     for number, row in enumerate(rows, start=1):
-        label = f"_{row['format'].strip('.')}" if "format" in row else ("" if len(rows) == 1 else f"_{number}")
-        found |= {f"{key}{label}": value for key, value in row.items() if "ratio" in key or "speedup" in key}
+        named = "_".join(str(row[key]).strip(".") for key in ("format", "width") if key in row) or str(number)
+        label = f"_{named}" if len(rows) > 1 else ""
+        found |= {f"{key}{label}": value for key, value in row.items() if key == "ratio" or "_to_" in key}
     return found
 
 

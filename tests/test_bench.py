@@ -62,5 +62,5 @@ def test_a_wrong_name_lists_the_right_ones(run, tmp_path, capsys):
 
 def test_ratios_of_older_scripts(run):
     assert run.ratios_of({"ratio": 12.0, "seconds": 3}) == {"ratio": 12.0}
-    rows = [{"format": ".png", "speedup": 2.0}, {"format": ".jpg", "speedup": 3.0}]
-    assert run.ratios_of(rows) == {"speedup_png": 2.0, "speedup_jpg": 3.0}
+    rows = [{"format": ".png", "width": 512, "a_to_b": 2.0}, {"format": ".png", "width": 900, "a_to_b": 3.0}]
+    assert run.ratios_of(rows) == {"a_to_b_png_512": 2.0, "a_to_b_png_900": 3.0}

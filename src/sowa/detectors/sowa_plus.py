@@ -10,7 +10,7 @@ B images, V levels, L tokens, D token width, K shots, R directions, H W pixels.
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -82,6 +82,13 @@ class SowaPlus(Detector):
         wanted = rows // 2 >= LEAST_GRID if half == "auto" else bool(half)
         # Not a submodule: it shares the backbone's weights, which are listed once.
         self.__dict__["small"] = backbone.at_size(rows // 2 * backbone.patch) if wanted else None
+
+    def _apply(self, *words: Any, **options: Any) -> "SowaPlus":
+        """Moved or cast: the small tower, which is no submodule, is made again of the weights where they are now."""
+        super()._apply(*words, **options)
+        if self.small is not None:
+            self.__dict__["small"] = self.backbone.at_size(self.small.image_size)
+        return self
 
     def _on(self, backbone: Backbone) -> "SowaPlus":
         twin = super()._on(backbone)
