@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import load_file, save_file
 
 import sowa.backbones.compact as compact
+import sowa.backbones.dinov2 as dinov2
 from sowa.backbones import build_backbone
 from sowa.backbones.compact import convert_once
 from sowa.backbones.dinov2 import CLASS_POSITION, GRID_POSITIONS, ONNX_ENTRY, PER_BLOCK, WHOLE, read_dinov2
@@ -116,7 +117,7 @@ def test_the_converted_copy_is_used_again_and_a_damaged_one_replaced(state, whee
     monkeypatch.setattr(compact, "compact_wheel", lambda cache_dir, offline: wheel)
     compact._state(wheel, cache, True)
     written = target.read_bytes()
-    monkeypatch.setattr(compact, "read_dinov2", lambda _: pytest.fail("converted twice"))
+    monkeypatch.setattr(dinov2, "read_dinov2", lambda _: pytest.fail("converted twice"))
     assert hash_tensors(compact._state(target, cache, True)) == hash_tensors(state)
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(compact, "read_dinov2", read_dinov2)

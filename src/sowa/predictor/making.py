@@ -26,16 +26,6 @@ PLACES = ("weights", "cache_dir", "offline")
 """Options of a backbone that say where its weights are and not what they are."""
 
 
-class Choice(NamedTuple):
-    """What a user says of a detector; None: what the trained weights say, else the default."""
-
-    model: str | None
-    backbone: str | None
-    options: Mapping[str, Any] | None
-    backbone_options: Mapping[str, Any] | None
-    trained: Path | str | None
-
-
 class Engine(NamedTuple):
     """Where and in which numbers a detector computes."""
 
@@ -52,6 +42,17 @@ class Engine(NamedTuple):
         return detector.to(_place(self.device)).at_precision(self.precision).eval()
 
 
+class Choice(NamedTuple):
+    """What a user says of a detector; None: what the trained weights say, else the default."""
+
+    model: str | None
+    backbone: str | None
+    options: Mapping[str, Any] | None
+    backbone_options: Mapping[str, Any] | None
+    trained: Path | str | None
+    engine: Engine = Engine()
+
+
 def _place(device: str) -> torch.device:
     """A device by name; `auto` is the first GPU where there is one."""
     if device == "auto":
@@ -65,9 +66,7 @@ def _place(device: str) -> torch.device:
     return torch.device(device)
 
 
-def new_detector(
-    choice: Choice, *, default_model: str, default_backbone: str, engine: "Engine | None" = None
-) -> tuple[Detector, Recipe]:
+def new_detector(choice: Choice, *, default_model: str, default_backbone: str) -> tuple[Detector, Recipe]:
     """A detector and how to make it again."""
     path = None if choice.trained is None else find_trained(Path(choice.trained))
     meta = {} if path is None else read_meta(path)
@@ -84,7 +83,8 @@ def new_detector(
     own_file = "weights" in places
     licence = licence_of(tower_name, model=kept.get("model"), tag=kept.get("tag"), own_file=own_file)
     about = None if path is None else {"name": path.name, "sha256": digest(detector.trained_state())}
-    return (engine or Engine()).take(detector), Recipe(name, chosen, tower_name, kept, tower.weights_id, licence, about)
+    recipe = Recipe(name, chosen, tower_name, kept, tower.weights_id, licence, about)
+    return choice.engine.take(detector), recipe
 
 
 def _backbone_choice(

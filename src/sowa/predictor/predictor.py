@@ -90,15 +90,10 @@ class Predictor:
         view = {"fit": fit, "tile": tile, "overlap": overlap, "mask": inside_mask(roi, ignore)}
         View(1, **view)  # a mistake in it is said before weights are loaded
         engine = Engine(precision, device).checked()
-        choice = Choice(model, backbone, options, backbone_options, trained)
+        choice = Choice(model, backbone, options, backbone_options, trained, engine)
         given = given_pictures(() if images is None else images)
         default = DEFAULT_MODEL if given and k != 0 else ZERO_SHOT_MODEL
-        detector, recipe = new_detector(
-            choice,
-            default_model=default,
-            default_backbone=DEFAULT_BACKBONE,
-            engine=engine,
-        )
+        detector, recipe = new_detector(choice, default_model=default, default_backbone=DEFAULT_BACKBONE)
         content = fitted_content(
             detector,
             recipe,
@@ -309,13 +304,8 @@ class Predictor:
         path, engine = Path(path), Engine(precision, device).checked()
         stored = read_file(path)
         try:
-            detector, content = stored_detector(
-                stored,
-                cache_dir=cache_dir,
-                offline=offline,
-                weights=weights,
-                engine=engine,
-            )
+            places = {"cache_dir": cache_dir, "offline": offline, "weights": weights}
+            detector, content = stored_detector(stored, **places, engine=engine)
         except ArtifactError as error:
             raise ArtifactError(f"'{path}' cannot be used: {error}") from None
         return cls(detector, content, backbone_state=stored.backbone)
