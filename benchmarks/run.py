@@ -119,6 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="minutes instead of half an hour")
     parser.add_argument("--only", help="names by comma; the others keep their older numbers on the page")
     parser.add_argument("--out", type=Path, help="folder of the page (docs/performance, quick: runs/bench-quick)")
+    parser.add_argument("--page", action="store_true", help="measure nothing: write the page from the JSON at hand")
     options = parser.parse_args(argv)
     out = options.out or Path("runs/bench-quick" if options.quick else "docs/performance")
     out.mkdir(parents=True, exist_ok=True)
@@ -126,7 +127,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unknown := [name for name in chosen if name not in SCRIPTS]:
         parser.error(f"no benchmark '{unknown[0]}': choose from {', '.join(SCRIPTS)}")
     errors, seconds = {}, {}
-    for name in chosen:
+    for name in () if options.page else chosen:
         print(f"{name} ...", file=sys.stderr, flush=True)
         error, seconds[name] = run_one(name, SCRIPTS[name], out / f"{name}.json", quick=options.quick)
         if error is not None:

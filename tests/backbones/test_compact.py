@@ -120,7 +120,7 @@ def test_the_converted_copy_is_used_again_and_a_damaged_one_replaced(state, whee
     monkeypatch.setattr(dinov2, "read_dinov2", lambda _: pytest.fail("converted twice"))
     assert hash_tensors(compact._state(target, cache, True)) == hash_tensors(state)
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(compact, "read_dinov2", read_dinov2)
+    monkeypatch.setattr(dinov2, "read_dinov2", read_dinov2)
     for damaged in (written[:-4], written[:-4] + b"\x00\x00\x80\x7f", b""):
         target.write_bytes(damaged)
         assert hash_tensors(compact._state(target, cache, True)) == hash_tensors(state)

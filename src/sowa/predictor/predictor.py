@@ -80,17 +80,15 @@ class Predictor:
         thumbnails: keep a small copy of each good picture for reports.
         target_false_alarms: share of good parts that may be called defective; None: 2 %. A handful of pictures cannot
             promise it, see `promise`.
-        precision: of the backbone: auto (what the device does best, docs/performance), fp32, bf16 or fp16.
-        device: cpu, cuda, cuda:1, mps, or auto.
+        precision, device: auto (docs/performance), fp32, bf16 or fp16; cpu, cuda, cuda:1, mps, or auto.
         progress: called with (what is being done, how many are done, how many there are).
         Raises DataError for pictures that cannot be read, NeedsSupportError where the method needs at least one.
         """
         _check_name(name)
         _check_share(target_false_alarms)
         view = {"fit": fit, "tile": tile, "overlap": overlap, "mask": inside_mask(roi, ignore)}
-        View(1, **view)  # a mistake in it is said before weights are loaded
-        engine = Engine(precision, device).checked()
-        choice = Choice(model, backbone, options, backbone_options, trained, engine)
+        View(1, **view)  # mistakes are said before weights are loaded
+        choice = Choice(model, backbone, options, backbone_options, trained, Engine(precision, device).checked())
         given = given_pictures(() if images is None else images)
         default = DEFAULT_MODEL if given and k != 0 else ZERO_SHOT_MODEL
         detector, recipe = new_detector(choice, default_model=default, default_backbone=DEFAULT_BACKBONE)
