@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from sowa.errors import ConfigError, DataError
+from sowa.predictor.streaming import Ready, judge_ahead
 from tests.predictor.parts import fitted, part, parts
 
 
@@ -46,6 +47,31 @@ def test_only_a_few_pictures_are_taken_ahead():
     assert count == 60
 
 
+def test_the_next_batch_is_judged_while_results_are_handed_over():
+    begun = [threading.Event() for _ in range(3)]
+    pictures = (Ready(str(number), None, None, 0.0) for number in range(6))
+
+    def judge(batch):
+        begun[int(batch[0].name) // 2].set()
+        return threading.current_thread().name
+
+    for place, (batch, thread) in enumerate(judge_ahead(pictures, judge, batch_size=2, strict=False)):
+        assert [ready.name for ready in batch] == [str(2 * place), str(2 * place + 1)]
+        assert thread.startswith("sowa-judge")
+        if place < 2:
+            assert begun[place + 1].wait(60)
+
+
+def test_an_error_of_the_judge_reaches_the_caller():
+    def judge(batch):
+        raise DataError("no finite score")
+
+    pictures = (Ready(str(number), None, None, 0.0) for number in range(6))
+    with pytest.raises(DataError, match="finite"):
+        list(judge_ahead(pictures, judge, batch_size=2, strict=False))
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("sowa-judge")]
+
+
 def test_each_is_answered_before_the_next_is_taken():
     taken = []
 
@@ -62,7 +88,7 @@ def test_leaving_early_leaves_no_threads():
     results = fitted().stream(parts(20), batch_size=2)
     next(results)
     results.close()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("sowa-read")]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("sowa-")]
 
 
 def test_wrong_settings_are_said_at_once():

@@ -15,6 +15,8 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 LEAST_WIDTH = 256
 """Towers with narrower tokens stay in float32 under `auto`: their products are too small for halves to pay."""
+AMPERE = (8, 0)
+"""The first generation of cards with bfloat16 products."""
 FLAGS = ("avx512_bf16", "amx_bf16")
 """What the system calls instructions that multiply bfloat16."""
 
@@ -33,7 +35,7 @@ def resolve_precision(precision: str, *, width: int, device: torch.device) -> st
     if precision != "auto":
         return precision
     if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+        return "bf16" if torch.cuda.get_device_capability(device) >= AMPERE else "fp16"
     return "bf16" if device.type == "cpu" and width >= LEAST_WIDTH and native_bf16() else "fp32"
 
 

@@ -201,8 +201,7 @@ def _known(parts: _Parts) -> _Parts | None:
         isinstance(scale, nn.Identity) or hasattr(scale, "gamma") for scale in (parts.attention_scale, parts.mlp_scale)
     )
     exact = isinstance(parts.activation, nn.GELU) and parts.activation.approximate == "none"
-    known = exact or type(parts.activation).__name__ in ("QuickGELU", "GELU")
-    return parts if norms and scales and known else None
+    return parts if norms and scales and (exact or type(parts.activation).__name__ == "QuickGELU") else None
 
 
 def _packed_block(parts: _Parts, dtype: torch.dtype) -> _Block:
