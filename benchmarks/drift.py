@@ -70,7 +70,6 @@ def compared(exact: Detector, lowered: Detector, shots: torch.Tensor, images: to
 
 def measured(precision: str, k: int, limit: int) -> list[dict]:
     backbone = build_backbone("compact")
-    lowered = backbone.at_precision(precision)
     rows = []
     for data, said in DATA.items():
         samples = read_source(dataset=data, **said).samples
@@ -84,7 +83,7 @@ def measured(precision: str, k: int, limit: int) -> list[dict]:
             labels = torch.tensor([one.label for one in kept]).numpy()
             for method in METHODS:
                 exact = build_detector(method, backbone=backbone).eval()
-                other = exact._on(lowered)
+                other = exact.at_precision(precision)
                 row = {"data": data, "category": category, "method": method, "images": len(kept)}
                 rows.append(row | compared(exact, other, shots, images, labels))
                 print(json.dumps(rows[-1]), flush=True)
