@@ -12,6 +12,7 @@ rest costs. `--quick` times one pass of each.
 import argparse
 import json
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -43,8 +44,12 @@ def peak(dtype: torch.dtype) -> float:
     best = 0.0
     for side in SIDES:
         a = torch.ones(side, side, dtype=dtype)
-        best = max(best, 2e-9 * side**3 / min(seconds(lambda a=a: a @ a, 4)))
+        best = max(best, 2e-9 * side**3 / min(seconds(lambda a=a: a @ a, 8 if side < SIDES[-1] else 2)))
     return best
+
+
+def said(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def operations(detector: Sowa) -> float:
@@ -66,21 +71,27 @@ def measured(passes: int, model: str, size: int | None) -> dict:
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (SHOTS + BATCH, 3, side, side), generator=generator).to(torch.uint8)
     peaks = {name: [peak(DTYPES[name])] for name in ("fp32", "bf16")}
+    said(f"peak {peaks}")
+    times: dict[str, list[float]] = {"yardstick": [], "engine": [], "encode": [], "single": []}
     with torch.inference_mode():
         engine = plain_detector.at_precision("auto")
         reference = engine.fit_tokens("object", engine.encode(images[:SHOTS]))
         plain = PlainSowa(plain_detector, reference["bank"])
         batch, one = images[SHOTS:], images[SHOTS : SHOTS + 1]
-        apart = float(abs(torch.from_numpy(plain(one)) - plain_detector(one, reference).score_map).max())
-        lowered = float(abs(engine(one, reference).score_map - plain_detector(one, reference).score_map).max())
+        exact = plain_detector(one, reference).score_map
+        apart = float(abs(torch.from_numpy(plain(one)) - exact).max())
+        lowered = float(abs(engine(one, reference).score_map - exact).max())
+        said(f"maps apart: yardstick {apart:.1e}, engine {lowered:.1e} of {float(exact.max() - exact.min()):.3f}")
         assert apart < 1e-3, f"the yardstick computes another map ({apart})"
-        times: dict[str, list[float]] = {"yardstick": [], "engine": [], "encode": [], "single": []}
-        engine(batch, reference)
         for _ in range(passes):
+            began = time.perf_counter()
+            tokens = engine.encode(batch)
+            times["encode"].append(time.perf_counter() - began)
+            engine.score(tokens, reference)
+            times["engine"].append(time.perf_counter() - began)
             times["yardstick"] += seconds(lambda: plain(batch), 1)
-            times["engine"] += seconds(lambda: engine(batch, reference), 2)
-            times["encode"] += seconds(lambda: engine.encode(batch), 1)
-            times["single"] += seconds(lambda: engine(one, reference), 4)
+            times["single"] += seconds(lambda: engine(one, reference), 3)
+            said(f"{times}")
     for name, found in peaks.items():
         found.append(peak(DTYPES[name]))
     middle = {name: statistics.median(values) for name, values in times.items()}
