@@ -207,7 +207,6 @@ def set_at(*keys, to):
         set_at("trained", to={"name": "a/b", "sha256": "0" * 64}),
         set_at("copies", to=True),
     ],
-    ids=str,
 )
 def test_hostile_descriptions(saved, tmp_path, change):
     refused(rewritten(saved, tmp_path / "d.sowa", about=change))

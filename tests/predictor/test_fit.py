@@ -148,7 +148,7 @@ def test_files_are_remembered_by_name_and_hash_never_by_place(tmp_path):
         ({"roi": "nowhere.png"}, ConfigError),
         ({"trained": "nowhere"}, ArtifactError),
     ],
-    ids=str,
+    ids=lambda value: None if isinstance(value, dict) else value.__name__,
 )
 def test_wrong_settings_are_named_in_one_line(wrong, error):
     with pytest.raises(error) as caught:
