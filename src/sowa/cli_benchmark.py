@@ -121,8 +121,7 @@ def speed(
 ) -> None:
     """Images per second, latency, memory and parameters of each method: table and chart.
 
-    Without published weights measure drawn ones: give methods as `clip` models with `backbone.weights=random` in an
-    experiment file, or --backbone random_tiny.
+    Where published weights are not at hand, drawn ones of the same architecture are measured, and the table says so.
     """
     from sowa.benchmark.plan import numbers
 
