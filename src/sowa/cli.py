@@ -11,6 +11,8 @@ import typer
 
 from sowa import __version__
 from sowa.cli_data import data
+from sowa.cli_fit import add, calibrate, fit, info
+from sowa.cli_predict import predict
 from sowa.errors import SowaError
 
 __all__ = ["app", "main"]
@@ -24,6 +26,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+for command in (fit, predict, calibrate, add, info):
+    app.command()(command)
 app.add_typer(data, name="data")
 
 THROUGH = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
@@ -54,7 +58,11 @@ def train(context: typer.Context) -> None:
 
 @app.command("eval", context_settings=THROUGH)
 def evaluate(context: typer.Context) -> None:
-    """Score a target data set with trained weights; settings as KEY=VALUE."""
+    """Score a data set with trained weights (KEY=VALUE), or a labelled folder with a fitted FILE.sowa."""
+    from sowa.cli_score import dispatch, is_ours
+
+    if is_ours(context.args):
+        raise typer.Exit(dispatch(context.args))
     from sowa.training.run import eval_main
 
     raise typer.Exit(eval_main(context.args))

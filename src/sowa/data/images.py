@@ -34,6 +34,7 @@ __all__ = [
     "MAX_PIXELS",
     "MaskRule",
     "mask_is_empty",
+    "read_frames",
     "read_image",
     "read_mask",
     "read_reduced",
@@ -53,6 +54,8 @@ MAX_PIXELS = 100_000_000
 
 # Formats whose decoders are plain code on the file alone: EPS would start Ghostscript, WMF the operating system.
 _FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "WEBP", "GIF", "PPM")
+_SEVERAL = ("TIFF", "GIF", "WEBP")
+"""May hold several pictures that are worth judging; those inside a phone's JPEG are copies of it."""
 # A progressive JPEG may repaint the whole picture in every scan; real encoders write about ten.
 _MAX_JPEG_SCANS = 200
 _ORIENTATION_TAG = 0x0112
@@ -75,6 +78,40 @@ def read_image(path: str | PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Im
     of 179 million pixels holds in any case.
     """
     return _upright_rgb(Path(path), max_pixels)[0]
+
+
+def read_frames(
+    path: str | PathLike[str], *, every: int = 1, max_pixels: int = MAX_PIXELS
+) -> Iterator[tuple[int | None, Image.Image]]:
+    """(number from 0, RGB picture) of each `every`-th frame or page; (None, picture) where the file holds one alone.
+
+    One is decoded at a time. Errors are those of `read_image`, raised where the damage is.
+    """
+    path = Path(path)
+    with _opened(path, max_pixels) as image:
+        turned = _TRANSPOSE.get(_orientation(image))
+        first = _to_rgb(image, path)
+        first = first if turned is None else first.transpose(turned)
+        if image.format not in _SEVERAL or not _sought(image, 1):
+            yield None, first
+            return
+        yield 0, first
+        number = 1
+        while _sought(image, number):
+            if image.size[0] * image.size[1] > max_pixels:
+                raise DataError(f"{path}: frame {number} declares {image.size[0]} x {image.size[1]} pixels")
+            if number % every == 0:
+                image.load()
+                yield number, _to_rgb(image, path)
+            number += 1
+
+
+def _sought(image: Image.Image, number: int) -> bool:
+    try:
+        image.seek(number)
+    except EOFError:
+        return False
+    return True
 
 
 def read_reduced(

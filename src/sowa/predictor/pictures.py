@@ -61,8 +61,11 @@ def name_of(item: Given) -> str:
     return os.fspath(item) if isinstance(item, str | os.PathLike) else ARRAY
 
 
-def as_picture(item: Given, name: str | None = None) -> Image.Image:
-    """RGB and upright. The same picture is the same pixels in any form. DataError for anything that is no picture."""
+def as_picture(item: "Given | DataError", name: str | None = None) -> Image.Image:
+    """RGB and upright. The same picture is the same pixels in any form. DataError for anything that is no picture;
+    one in place of a picture, from a source that could not give it, is raised."""
+    if isinstance(item, DataError):
+        raise item
     if isinstance(item, str | os.PathLike):
         return read_image(item)
     name = name or ARRAY
