@@ -64,7 +64,7 @@ def labelled(
     if len(names) > 1 and not categories:
         raise DataError(f"{root}: holds {len(names)} categories ({', '.join(names[:8])}); choose with --category")
     divided = any(_SPLITS & {part.casefold() for part in Path(sample.name).parts[:-1]} for sample in found)
-    whole = not divided and any(sample.label for sample in found) and _is_plain(root, layout)
+    whole = not divided and _is_plain(root, layout)
     tested = [sample for sample in found if whole or sample.split == "test"]
     hashes = {normal["sha256"] for normal in detector.info()["normals"]}
     fresh = [sample for sample in tested if sample.label or not _is_known(sample.image, hashes)]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from sowa.data.images import read_frames, read_image
 from sowa.data.layouts_tree import IMAGE_SUFFIXES, look
@@ -39,7 +39,7 @@ class Item:
     """Relative to the folder, pattern or list that it comes from, with / between folders; else as given."""
     name: str
     """The path under which it can be opened, with "#" and a number for one frame of several."""
-    picture: Given | DataError
+    picture: "Given | DataError"
     """The error stands for a picture that its source could not give."""
 
 
@@ -188,7 +188,7 @@ def _named_file(name: str, short: str, every: int) -> Callable[[], Iterator[Item
     return lambda: iter((Item(short, str(path), path),))
 
 
-def _frames(path: Path, short: str, read: Callable[[], Iterable[tuple[int | None, Given]]]) -> Iterator[Item]:
+def _frames(path: Path, short: str, read: Callable[[], Iterable[tuple[int | None, Any]]]) -> Iterator[Item]:
     """Every frame, then the error that ended them, if one did."""
     try:
         for number, picture in read():
