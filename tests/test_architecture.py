@@ -40,7 +40,7 @@ ARROWS = {
     "console": set(),
     "cli_data": LEAVES | {"console", "data", "figures"},
     "cli_fit": LEAVES | {"console", "predictor"},
-    "cli_predict": LEAVES | {"cli_fit", "console", "predictor", "report", "data", "figures"},
+    "cli_predict": LEAVES | {"cli_fit", "console", "predictor"},
     "cli_score": LEAVES | {"cli_fit", "cli_predict", "console", "predictor", "report", "data", "figures", "metrics"},
     "cli_about": LEAVES | {"backbones", "data", "detectors", "predictor", "wheels"},
     "cli_benchmark": LEAVES | {"benchmark", "metrics"},
