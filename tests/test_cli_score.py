@@ -101,6 +101,17 @@ def test_good_pictures_alone_tell_the_false_alarms(artifact, folder, capsys):
     assert code == 0 and "image metrics are undefined" in said and "of 5 good pictures called defective" in said
 
 
+def test_an_interrupted_evaluation_says_how_to_begin_anew(artifact, folder, tmp_path, capsys, monkeypatch):
+    words = ["eval", artifact, folder, "-o", tmp_path / "out"]
+    with monkeypatch.context() as patch:
+        patch.setattr("sowa.predictor.evaluating.Tally.metrics", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+        code, _, err = run(capsys, *words)
+    assert code == 130 and "--overwrite" in err and "--resume" not in err
+    code, _, err = run(capsys, *words)
+    assert code == 2 and "did not end" in err and "--resume" not in err
+    assert run(capsys, *words, "--overwrite")[0] == 0
+
+
 def test_a_published_layout_is_read_as_it_is(artifact, data_dir, capsys):
     root = data_dir / "mvtec_anomaly_detection"
     code, _, err = run(capsys, "eval", artifact, root)

@@ -113,7 +113,8 @@ def _run(words: list[str]) -> int:
     except SowaError as error:
         return _fail(str(error), error.exit_code, debug)
     except (KeyboardInterrupt, typer.Abort):
-        return _fail("interrupted; a training continues with resume=true", INTERRUPTED, debug)
+        more = "; a training continues with resume=true" if words[:1] in (["train"], ["demo"]) else ""
+        return _fail(f"interrupted{more}", INTERRUPTED, debug)
     except BrokenPipeError:  # whoever read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

@@ -80,7 +80,7 @@ def predict(
         with stopping_kindly(stop, watch is not None):
             counts = _print_rows(detector, items, size)
     else:
-        with interrupted_kindly(out), stopping_kindly(stop, watch is not None):
+        with interrupted_kindly(out, "--resume goes on with them"), stopping_kindly(stop, watch is not None):
             command = lasting(context, "predict")
             counts = _write_rows(detector, items, size, out, drawings, overwrite, resume, command, watch is not None)
     tell(tally_line(counts))
@@ -187,12 +187,12 @@ def tally_line(counts: Mapping[str, int]) -> str:
 
 
 @contextmanager
-def interrupted_kindly(out: Path) -> Iterator[None]:
-    """Say what a Ctrl-C leaves behind."""
+def interrupted_kindly(out: Path, again: str) -> Iterator[None]:
+    """Say what a Ctrl-C leaves behind, and how to go on."""
     try:
         yield
     except KeyboardInterrupt:
-        tell(f"interrupted; the rows so far are in {out}/results.jsonl.partial, --resume goes on with them")
+        tell(f"interrupted; the rows so far are in {out}/results.jsonl.partial, {again}")
         raise typer.Exit(INTERRUPTED) from None
 
 

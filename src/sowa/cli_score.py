@@ -74,8 +74,10 @@ def evaluate(
     with ExitStack() as stack:
         target = None
         if out is not None:
-            stack.enter_context(interrupted_kindly(out))
-            target = stack.enter_context(ResultFolder.open(out, drawings=drawings, extra=EXTRA, overwrite=overwrite))
+            stack.enter_context(interrupted_kindly(out, "--overwrite begins anew"))
+            target = stack.enter_context(
+                ResultFolder.open(out, drawings=drawings, extra=EXTRA, overwrite=overwrite, resumable=False)
+            )
         metrics = _judge(detector, chosen, tally, target, lasting(context, "eval"), batch_size)
     if as_json:
         say(json.dumps(metrics, indent=2, allow_nan=False))

@@ -161,8 +161,9 @@ def test_a_damaged_video_is_a_row_and_opens_nothing_else(tmp_path):
 def test_without_the_extra_one_line_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr(video, "find_spec", lambda name: None)
     (tmp_path / "line.mp4").write_bytes(b"")
-    with pytest.raises(ConfigError, match=r"sowa\[video\]"):
-        open_sources([str(tmp_path / "line.mp4")])
+    for word in ("line.mp4", "*.mp4"):
+        with pytest.raises(ConfigError, match=r"sowa\[video\]"):
+            open_sources([str(tmp_path / word)])
 
 
 # ------------------------------------------------------------------------------------------------------------ watching

@@ -92,28 +92,28 @@ class ResultFolder:
         extra: tuple[str, ...] = (),
         overwrite: bool = False,
         resume: bool = False,
+        resumable: bool = True,
     ) -> Iterator["ResultFolder"]:
         """A new or empty folder; with `overwrite` one whose results may go, with `resume` one whose run was ended.
 
-        extra: further columns of `scores.csv`. ConfigError, one line, for anything else in the way, and for a disk that
-        cannot be written.
+        extra: further columns of `scores.csv`. resumable: whether messages may advise to resume. ConfigError, one line,
+        for anything else in the way, and for a disk that cannot be written.
         """
         folder = cls(path, drawings, extra)
         try:
             with ExitStack() as stack:
                 path.mkdir(parents=True, exist_ok=True)
-                _make_room(path, overwrite=overwrite, resume=resume)
+                _make_room(path, overwrite=overwrite, resume=resume, resumable=resumable)
                 folder._begin(stack, resume)
                 yield folder
         except BrokenPipeError:  # of the terminal, not of the disk
             raise
         except OSError as error:
-            raise ConfigError(
-                f"{path}: cannot be written ({error.strerror or error}); {folder._rows} rows are kept in"
-                f" {RESULTS}{PARTIAL}: make room or give another folder, then --resume"
-                if folder._rows
-                else f"{path}: cannot be written ({error.strerror or error}); give another folder"
-            ) from error
+            advice = "give another folder"
+            if folder._rows:
+                again = "make room, then --resume" if resumable else "make room and begin anew"
+                advice = f"{folder._rows} rows are kept in {RESULTS}{PARTIAL}: {again}"
+            raise ConfigError(f"{path}: cannot be written ({error.strerror or error}); {advice}") from error
 
     def _begin(self, stack: ExitStack, resume: bool) -> None:
         jsonl, table = self.path / f"{RESULTS}{PARTIAL}", self.path / f"{SCORES}{PARTIAL}"
@@ -283,7 +283,7 @@ def _text(value: str) -> str:
     return value.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _make_room(path: Path, *, overwrite: bool, resume: bool) -> None:
+def _make_room(path: Path, *, overwrite: bool, resume: bool, resumable: bool) -> None:
     names = {entry.name for entry in path.iterdir()}
     ended = f"{RESULTS}{PARTIAL}" in names
     if resume:
@@ -295,7 +295,8 @@ def _make_room(path: Path, *, overwrite: bool, resume: bool) -> None:
     if not (ended or RESULTS in names):
         raise ConfigError(f"{path}: holds other things; give a new folder")
     if not overwrite:
-        how = "holds a run that did not end: --resume goes on with it" if ended else "holds results"
+        how = "holds a run that did not end" if ended else "holds results"
+        how += ": --resume goes on with it" if ended and resumable else ""
         raise ConfigError(f"{path}: {how}; give a new folder, or --overwrite to replace them")
     if ended:
         with (path / f"{RESULTS}{PARTIAL}").open("r+", encoding="utf-8") as file:

@@ -117,7 +117,11 @@ def _source(word: str, every: int, away: Path | None, stdin: BinaryIO | None) ->
         return _named_file(word, word, every)
     if not glob.has_magic(word):
         raise DataError(_nothing(word))
-    return partial(_pattern, word, _matches(word), every, away)
+    names = _matches(word)
+    for name in names:
+        if Path(name).suffix.casefold() in VIDEO_SUFFIXES:
+            require_reader(name)
+    return partial(_pattern, word, names, every, away)
 
 
 def _nothing(word: str) -> str:
