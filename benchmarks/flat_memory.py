@@ -1,28 +1,22 @@
 """Memory of a long stream: how much larger the process is at the end than after the first pictures.
 
-    python benchmarks/flat_memory.py [--count 10000] [--backbone random_tiny] [--side 512] [--rows] [--json PATH]
+    python benchmarks/flat_memory.py [--count 10000] [--backbone random_tiny] [--side 512] [--json PATH]
 
 A detector is fitted on four drawn pictures; `--count` pictures of `--side` pixels are then drawn one after the other
-and predicted from one `Predictor.stream`; with `--rows` the rows are written as `sowa predict` does. The resident size
-is read after the first 500 pictures and at the end.
+and predicted from one `Predictor.stream`. The resident size is read after the first 500 pictures and at the end.
 Linux only.
 """
 
 import argparse
 import json
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 
 import sowa
 from sowa.metrics import write_json
-from sowa.predictor.judging import judged
-from sowa.predictor.outputs import ResultFolder
-from sowa.predictor.sources import Item
 
 WARM = 500
 
@@ -45,28 +39,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--count", type=int, default=10_000, help="pictures (%(default)s)")
     parser.add_argument("--side", type=int, default=512, help="of a picture in pixels (%(default)s)")
     parser.add_argument("--backbone", default="random_tiny", help="(%(default)s)")
-    parser.add_argument("--rows", action="store_true", help="write results.jsonl and scores.csv, too")
     parser.add_argument("--json", type=Path, help="write the figures here, too")
     options = parser.parse_args(argv)
     detector = sowa.fit(list(pictures(4, options.side)), backbone=options.backbone)
     warm, began = resident_bytes(), time.perf_counter()
-    with ExitStack() as stack:
-        folder = None
-        if options.rows:
-            home = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            folder = stack.enter_context(ResultFolder.open(home / "out"))
-        drawn = enumerate(pictures(options.count, options.side))
-        items = (Item(f"{number}.png", f"{number}.png", picture) for number, picture in drawn)
-        for number, (item, result) in enumerate(judged(detector, items), start=1):
-            if folder is not None:
-                folder.add(item, result)
-            if number == min(WARM, options.count // 2):
-                warm = resident_bytes()
+    for number, _ in enumerate(detector.stream(pictures(options.count, options.side)), start=1):
+        if number == min(WARM, options.count // 2):
+            warm = resident_bytes()
     figures = {
         "pictures": options.count,
         "side": options.side,
         "backbone": options.backbone,
-        "rows_written": options.rows,
         "megabytes_after_warming": round(warm / 1e6, 1),
         "megabytes_at_the_end": round(resident_bytes() / 1e6, 1),
         "ratio": round(resident_bytes() / warm, 3),
