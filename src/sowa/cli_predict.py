@@ -36,7 +36,8 @@ def predict(
     context: typer.Context,
     artifact: Artifact,
     sources: Annotated[
-        list[str] | None, typer.Argument(help="Folders, pictures, 'patterns', lists (.txt), videos, or -.")
+        list[str] | None,
+        typer.Argument(metavar="SOURCE...", help="Folders, pictures, 'patterns', lists (.txt), videos, or -."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="DIR", help="New folder; without it rows are printed as JSON.")
@@ -53,7 +54,7 @@ def predict(
         bool, typer.Option("--exit-code", help="0: all good, 1: a defective one, 3: one could not be read.")
     ] = False,
     threshold: Annotated[float | None, typer.Option(help="For this run, in place of the file's own.")] = None,
-    every: Annotated[int, typer.Option(min=1, help="Of videos, each such frame.")] = 1,
+    every: Annotated[int, typer.Option(min=1, help="Of several frames take each N-th.")] = 1,
     batch_size: Batch = 8,
     overwrite: Overwrite = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was killed.")] = False,
@@ -206,7 +207,7 @@ def stopping_kindly(stop: threading.Event, wanted: bool) -> Iterator[None]:
 
     def asked(number: int, frame: object) -> None:
         stop.set()
-        signal.signal(number, before[number])
+        signal.signal(number, before[number] or signal.SIG_DFL)
 
     for number in before:
         signal.signal(number, asked)
@@ -214,7 +215,7 @@ def stopping_kindly(stop: threading.Event, wanted: bool) -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, handler or signal.SIG_DFL)
 
 
 def lasting(context: typer.Context, name: str) -> list[str]:
