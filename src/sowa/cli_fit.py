@@ -20,7 +20,7 @@ Weights = Annotated[str | None, typer.Option(help="File of the backbone's weight
 CacheDir = Annotated[Path | None, typer.Option(help="Where weights are kept; else SOWA_CACHE.", metavar="DIR")]
 Offline = Annotated[bool, typer.Option("--offline", help="Fetch nothing.")]
 Pictures = Annotated[
-    list[str] | None, typer.Argument(metavar="GOOD...", help="Folders, pictures, patterns, lists (.txt).")
+    list[str] | None, typer.Argument(metavar="GOOD", help="Folders, pictures, patterns, lists (.txt).")
 ]
 InPlace = Annotated[
     Path | None, typer.Option("--out", "-o", help="Write here; else the file is replaced.", metavar="FILE.sowa")

@@ -37,7 +37,7 @@ def predict(
     artifact: Artifact,
     sources: Annotated[
         list[str] | None,
-        typer.Argument(metavar="SOURCE...", help="Folders, pictures, 'patterns', lists (.txt), videos, or -."),
+        typer.Argument(metavar="SOURCE", help="Folders, pictures, 'patterns', lists (.txt), videos, or -."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="DIR", help="New folder; without it rows are printed as JSON.")
