@@ -266,7 +266,7 @@ def _overlay(item: Item, result: Result) -> Image.Image:
     from sowa.predictor.pictures import as_picture
 
     boxes = [region.box for region in result.regions]
-    words = f"{result.verdict}   score {result.score:.3g}, limit {result.threshold:.3g}"
+    words = f"{result.verdict}   score {result.score:.3g}, threshold {result.threshold:.3g}"
     alarm = result.verdict == DEFECTIVE
     return marked(as_picture(item.picture, item.name), result.heatmap, boxes, words=words, alarm=alarm)
 
