@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from sowa.backbones import build_backbone
@@ -32,7 +33,9 @@ from sowa.data.shots import draw_shots
 from sowa.detectors import build_detector
 from sowa.detectors.base import Detector
 from sowa.metrics import write_json
-from sowa.predictor.learn import Evidence, judged_normals, remember
+from sowa.predictor.heat import encode_views
+from sowa.predictor.learn import Evidence, remember
+from sowa.predictor.pictures import as_picture
 from sowa.predictor.scale import Known, from_evidence
 from sowa.predictor.view import View
 from sowa.types import Reference, Sample, Tokens
@@ -49,6 +52,7 @@ PARTS = {
 ALL_ALARMS = 0.8
 """Share of good pictures called defective from which a verdict says "everything defective"."""
 SAME, OTHER = "same lot", "other lots"
+BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -125,6 +129,17 @@ def draws_of(
 ) -> list[Draw]:
     """All draws of a set; a number of shots that leaves fewer than 20 pictures of the pool is skipped."""
     view, found = View(detector.backbone.image_size), []
+    everything = [*pictures.pool, *pictures.others, *pictures.bad]
+    tokens = {one.name: encode_views(detector, view.look(as_picture(one.image)).views_T3SS) for one in everything}
+
+    def scores_of(reference: Reference, samples: Sequence[Sample]) -> list[float]:
+        scores: list[float] = []
+        for start in range(0, len(samples), BATCH):
+            own = [tokens[one.name] for one in samples[start : start + BATCH]]
+            with torch.no_grad():
+                scores += detector.score(type(own[0]).join(own), reference).score.tolist()
+        return scores
+
     for seed in seeds:
         for k in shots:
             if k + 20 > len(pictures.pool):
@@ -134,16 +149,12 @@ def draws_of(
             rest = [one for one in pictures.pool if one.name not in names]
             reference, evidence = remember(detector, view, name, [one.image for one in chosen], lambda *_: None)
             level = reference["support_level"].item() if "support_level" in reference else None
-            good = {SAME: scores_of(detector, view, reference, rest)}
+            good = {SAME: scores_of(reference, rest)}
             if pictures.others:
-                good[OTHER] = scores_of(detector, view, reference, pictures.others)
-            bad = scores_of(detector, view, reference, pictures.bad)
+                good[OTHER] = scores_of(reference, pictures.others)
+            bad = scores_of(reference, pictures.bad)
             found.append(Draw(k, seed, evidence, Known(detector.expected_spread, level), good, bad))
     return found
-
-
-def scores_of(detector: Detector, view: View, reference: Reference, samples: Sequence[Sample]) -> list[float]:
-    return list(judged_normals(detector, view, reference, [one.image for one in samples]).scores)
 
 
 def rows_of(name: str, draws: Sequence[Draw]) -> list[dict[str, Any]]:
@@ -207,7 +218,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--sets", nargs="+", help="of the part; all of them unless given")
     parser.add_argument("--draws", type=int, default=20, help="of shots (%(default)s)")
     parser.add_argument("--shots", type=int, nargs="+", default=SHOTS, help="(%(default)s)")
-    parser.add_argument("--pictures", type=int, default=40, help="defective, and of other lots, per set (%(default)s)")
+    parser.add_argument("--pictures", type=int, default=30, help="defective, and of other lots, per set (%(default)s)")
     parser.add_argument("--model", default="sowa_plus", help="(%(default)s)")
     parser.add_argument("--backbone", default="compact", help="(%(default)s)")
     parser.add_argument("--json", type=Path, help="write the figures here, too")
