@@ -73,6 +73,7 @@ def discs(folder):
         mask_dir="masks",
         train_batch_size=2,
         eval_batch_size=2,
+        val_split_mode="same_as_test",
         num_workers=0,
     )
 
