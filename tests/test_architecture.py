@@ -34,7 +34,7 @@ ARROWS = {
     "benchmark": LEAVES
     | {"training", "artifact", "backbones", "data", "detectors", "figures", "integrations", "metrics"},
     "integrations": LEAVES
-    | {"artifact", "backbones", "calibration", "data", "detectors", "metrics", "nn", "predictor"},
+    | {"artifact", "backbones", "calibration", "data", "detectors", "export", "metrics", "nn", "predictor"},
     "cli": LEAVES
     | {"training", "demo", "artifact", "cli_data", "cli_predict", "cli_score", "cli_about", "cli_benchmark"},
     "cli_data": LEAVES | {"data", "figures"},

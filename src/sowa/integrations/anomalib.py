@@ -253,8 +253,10 @@ class Sowa(AnomalibModule):
                 f"an exported Sowa takes pictures squashed to {self.input_size[0]} x {self.input_size[1]} pixels:"
                 " leave out input_size, and fit with fit_view=squash"
             )
-        from sowa.export.graphs import detector_graph
-
+        try:
+            from sowa.export.graphs import detector_graph
+        except ImportError as error:
+            raise ConfigError(f"export needs {error.name}, which is not installed: pip install 'sowa[export]'") from None
         pixel = self._content.calibration.pixel_threshold
         kwargs.setdefault("opset_version", OPSET)
         self.model.graph = detector_graph(
