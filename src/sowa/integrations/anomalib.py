@@ -256,7 +256,7 @@ class Sowa(AnomalibModule):
         try:
             from sowa.export.graphs import detector_graph
         except ImportError as error:
-            raise ConfigError(f"export needs {error.name}, which is not installed: pip install 'sowa[export]'") from None
+            raise ConfigError(f"export needs {error.name}, which is missing: pip install 'sowa[export]'") from None
         pixel = self._content.calibration.pixel_threshold
         kwargs.setdefault("opset_version", OPSET)
         self.model.graph = detector_graph(

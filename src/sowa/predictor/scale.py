@@ -42,7 +42,8 @@ LEVELS = 2.0
 WANTED = 0.05
 SAME_LOT = "That is of parts made and photographed as these were: calibrate again for another lot or another camera."
 UNLIKE = 2.0
-"""Copies' distance to that of other good pictures. Chosen on the development part of benchmarks/false_alarms.py, see docs/CALIBRATION.md."""
+"""How many times further from the middle than moved copies other good pictures are taken to lie. Chosen on the
+development part of benchmarks/false_alarms.py, see docs/CALIBRATION.md."""
 
 
 class Known(NamedTuple):
