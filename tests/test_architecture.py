@@ -30,17 +30,19 @@ ARROWS = {
     "demo": LEAVES | {"training", "artifact", "backbones", "detectors", "data", "metrics", "figures", "calibration"},
     "predictor": LEAVES
     | {"artifact", "archive", "backbones", "calibration", "data", "detectors", "figures", "metrics", "nn", "wheels"},
-    "report": LEAVES | {"predictor", "data", "figures", "metrics"},
+    "report": LEAVES | {"predictor", "calibration", "data", "metrics", "wheels"},
     "benchmark": LEAVES
     | {"training", "artifact", "backbones", "data", "detectors", "figures", "integrations", "metrics"},
     "integrations": LEAVES
     | {"artifact", "backbones", "calibration", "data", "detectors", "metrics", "nn", "predictor"},
     "cli": LEAVES
-    | {"training", "demo", "artifact", "cli_data", "cli_predict", "cli_score", "cli_about", "cli_benchmark"},
+    | {"training", "demo", "artifact", "cli_data", "cli_predict", "cli_score", "cli_report", "cli_about", "cli_benchmark"},
     "cli_data": LEAVES | {"data", "figures"},
     "cli_predict": LEAVES | {"predictor", "report", "data", "figures"},
     "cli_score": LEAVES | {"predictor", "report", "data", "figures", "metrics"},
-    "cli_about": LEAVES | {"backbones", "data", "detectors", "predictor", "wheels"},
+    "cli_report": LEAVES | {"report"},
+    "about": LEAVES | {"backbones", "data", "detectors", "predictor", "wheels"},
+    "cli_about": LEAVES | {"about"},
     "cli_benchmark": LEAVES | {"benchmark", "metrics"},
     "configs": set(),
     "__init__": {"predictor"},
@@ -49,7 +51,7 @@ ONLY_IN = {
     "lightning": {"training"},
     "hydra": {"training"},
     "omegaconf": {"training"},
-    "typer": {"cli", "cli_data", "cli_predict", "cli_score", "cli_about", "cli_benchmark"},
+    "typer": {"cli", "cli_data", "cli_predict", "cli_score", "cli_report", "cli_about", "cli_benchmark"},
     "anomalib": {"integrations"},
     "open_clip": {"backbones"},
     "timm": {"backbones"},

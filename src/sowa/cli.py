@@ -11,6 +11,7 @@ import typer
 
 from sowa import __version__
 from sowa.cli_data import data
+from sowa.cli_report import report
 from sowa.errors import SowaError
 
 __all__ = ["app", "main"]
@@ -25,6 +26,7 @@ app = typer.Typer(
 )
 
 app.add_typer(data, name="data")
+app.command()(report)
 
 THROUGH = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 """For commands whose words are settings: all of them, `--help` too, reach the command's own door."""

@@ -1,0 +1,67 @@
+"""The good pictures a detector has learnt from: their names, and small copies where its file keeps them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from sowa.errors import SowaError
+from sowa.report.pictures import encoded
+from sowa.report.words import clean
+
+__all__ = ["Normals", "normals_used"]
+
+MOST_NAMES, MOST_COPIES = 120, 48
+
+
+@dataclass(frozen=True, slots=True)
+class Normals:
+    """What is known of them."""
+
+    count: int
+    threshold: int
+    """How many were only scored, to set the threshold."""
+    shown: list[dict[str, str]]
+    """name, use, image (empty without a copy)."""
+    left_out: int
+
+
+def normals_used(facts: Mapping[str, Any], info: Mapping[str, Any]) -> Normals:
+    """From the detector's own account of itself; its file is opened only if it is still the one that was used."""
+    given = info.get("normals")
+    normals = [one for one in given if isinstance(one, dict)] if isinstance(given, list) else []
+    order = sorted(range(len(normals)), key=lambda place: normals[place].get("use") == "threshold")[:MOST_NAMES]
+    copies = _copies(facts.get("artifact"), info, [place for place in order[:MOST_COPIES]]) if normals else {}
+    shown = [
+        {
+            "name": clean(normals[place].get("name", ""), 60),
+            "use": "sets the threshold" if normals[place].get("use") == "threshold" else "remembered",
+            "image": copies.get(place, ""),
+        }
+        for place in order
+    ]
+    scored = sum(one.get("use") == "threshold" for one in normals)
+    return Normals(len(normals), scored, shown, len(normals) - len(shown))
+
+
+def _copies(artifact: Any, info: Mapping[str, Any], places: list[int]) -> dict[int, str]:
+    """Place -> small copy. Nothing where the file is gone, is another by now, or keeps none."""
+    if isinstance(artifact, dict):
+        artifact = artifact.get("path") or artifact.get("file")
+    if not isinstance(artifact, str) or not artifact or "\0" in artifact:
+        return {}
+    path = Path(artifact).expanduser()
+    try:
+        if not path.is_file():
+            return {}
+        from sowa.predictor.file import identity_of, read_file  # torch: only where there is a file to read
+
+        stored = read_file(path)
+    except (SowaError, OSError):
+        return {}
+    small = stored.content.thumbnails_N64
+    if small is None or identity_of(stored.content, stored.trained) != info.get("id"):
+        return {}
+    return {place: encoded(Image.fromarray(small[place].numpy())) for place in places if place < len(small)}
