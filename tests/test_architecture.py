@@ -36,7 +36,17 @@ ARROWS = {
     "integrations": LEAVES
     | {"artifact", "backbones", "calibration", "data", "detectors", "metrics", "nn", "predictor"},
     "cli": LEAVES
-    | {"training", "demo", "artifact", "cli_data", "cli_predict", "cli_score", "cli_report", "cli_about", "cli_benchmark"},
+    | {
+        "training",
+        "demo",
+        "artifact",
+        "cli_data",
+        "cli_predict",
+        "cli_score",
+        "cli_report",
+        "cli_about",
+        "cli_benchmark",
+    },
     "cli_data": LEAVES | {"data", "figures"},
     "cli_predict": LEAVES | {"predictor", "report", "data", "figures"},
     "cli_score": LEAVES | {"predictor", "report", "data", "figures", "metrics"},

@@ -11,7 +11,8 @@ __all__ = ["report"]
 
 def report(
     source: Annotated[
-        Path, typer.Argument(metavar="FOLDER", help="What `sowa predict -o` or a run of `sowa train` or `sowa eval` wrote.")
+        Path,
+        typer.Argument(metavar="FOLDER", help="What `sowa predict -o` or a run of `sowa train` or `sowa eval` wrote."),
     ],
     out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="The page to write.")] = Path("report.html"),
     title: Annotated[str | None, typer.Option(help="Of the page; else the name of the product.")] = None,

@@ -49,7 +49,11 @@ def write(folder: Path, rows, *, facts: dict | None = None) -> Path:
     with (folder / "results.jsonl").open("w") as file:
         for one in rows:
             file.write(json.dumps(one) + "\n")
-    known = {"command": ["sowa", "predict", "disc.sowa", "my parts"], "sowa": "0.1.0", "info": INFO} if facts is None else facts
+    known = (
+        {"command": ["sowa", "predict", "disc.sowa", "my parts"], "sowa": "0.1.0", "info": INFO}
+        if facts is None
+        else facts
+    )
     if known:
         (folder / "predict.json").write_text(json.dumps(known))
     return folder

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from sowa.report.pictures import Album
 from sowa.report.rows import Row
-from sowa.report.words import clean, number
+from sowa.report.words import clean, number, short_path
 
 __all__ = ["Card", "Strip", "cards", "table_rows"]
 
@@ -51,13 +51,13 @@ def cards(rows: Iterable[Row], album: Album) -> list[Card]:
 
 def _card(row: Row, album: Album) -> Card:
     picture = album.picture(row)
-    folder, _, name = row.name.replace("\\", "/").rpartition("/")
-    name, truth, outcome = clean(name or row.name, 60), _truth(row), _outcome(row)
+    folder, name = short_path(row.name)
+    truth, outcome = _truth(row), _outcome(row)
     size = picture.size if min(picture.size) > 0 else (0, 0)
     said = ", ".join(part for part in (outcome or row.verdict, truth) if part)
     return Card(
         name=name,
-        folder=clean(folder, 60),
+        folder=folder,
         verdict=row.verdict,
         outcome=outcome,
         truth=truth,
@@ -93,7 +93,9 @@ def _boxes(row: Row, size: tuple[int, int]) -> tuple[tuple[int, int, int, int], 
         return ()
     width, height = size
     return tuple(
-        (x, y, w, h) for x, y, w, h in row.regions if x >= 0 and y >= 0 and w > 0 and h > 0 and x + w <= width and y + h <= height
+        (x, y, w, h)
+        for x, y, w, h in row.regions
+        if x >= 0 and y >= 0 and w > 0 and h > 0 and x + w <= width and y + h <= height
     )
 
 
@@ -101,7 +103,7 @@ def table_rows(rows: Iterable[Row]) -> list[dict[str, str]]:
     """One line for each row, for a table."""
     return [
         {
-            "name": clean(row.name, 90),
+            "name": "/".join(part for part in short_path(row.name) if part),
             "score": number(row.score),
             "threshold": number(row.threshold),
             "verdict": row.verdict,

@@ -40,7 +40,7 @@ def score_chart(good: NDArray, bad: NDArray, unknown: NDArray, *, threshold: flo
         return ""
     edges = _edges([scores for _, scores, _ in groups], threshold)
     figure = _figure(9.2, 0.75 + 1.45 * len(groups))
-    height = (1 - 0.62 / figure.get_figheight() - 0.1) / len(groups)
+    height = (1 - 0.62 / figure.get_figheight()) / len(groups)
     for place, (name, scores, colour) in enumerate(groups):
         bottom = 0.62 / figure.get_figheight() + (len(groups) - 1 - place) * height
         axes = figure.add_axes((0.07, bottom, 0.91, height * 0.88))
@@ -82,7 +82,7 @@ def pr_chart(curve: Curve, *, operating: tuple[float, float] | None) -> str:
     """Share of alarms that are defects against share of defects found; operating: (found, precision)."""
     recall = curve.true_T / curve.positives
     precision = curve.true_T / (curve.true_T + curve.false_T)
-    figure, axes = _square("found (share of defective images)", "right (share of alarms that are defects)")
+    figure, axes = _square("found (share of defective images)", "precision (share of alarms that are defects)")
     base = curve.positives / (curve.positives + curve.negatives)
     axes.plot([0, 1], [base, base], color=LINE, linewidth=1, linestyle=(0, (2, 3)))
     x, y = np.concatenate([[0.0], recall]), np.concatenate([precision[:1], precision])

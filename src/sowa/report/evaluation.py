@@ -20,13 +20,18 @@ MOST_SHOTS = 40
 def context(folder: Path, *, title: str | None, pictures: int) -> dict[str, Any]:
     """All values of `run.html.j2`."""
     run = read_run(folder)
+    groups, spent = [], 0
+    for group in run.groups:
+        album = Album(run.folder, root=run.roots.get(group.name.partition("/")[0]), spent=spent)
+        groups.append(_group(group, album, min(pictures, run.pictures)))
+        spent = album.spent
     model = run.about.get("detector") or run.about.get("model") or ""
     return {
         "title": clean(title or f"Evaluation{f' of {model}' if isinstance(model, str) and model else ''}", 120),
         "subtitle": _subtitle(run),
         "table": run.table,
         "draw": _draw(run),
-        "groups": [_group(run, group, min(pictures, run.pictures)) for group in run.groups],
+        "groups": groups,
         "left_out": run.left_out,
         "skipped": [clean(name, 90) for name in run.skipped],
         "shots": [
@@ -56,10 +61,9 @@ def _draw(run: Run) -> str:
     return f"{shots}, seed {seed}"
 
 
-def _group(run: Run, group: Gathered, most: int) -> dict[str, Any]:
+def _group(group: Gathered, album: Album, most: int) -> dict[str, Any]:
     """One category: its scores, its curves, its types of defects, and the images that rank worst."""
     curve, good, bad = group.curve(), group.with_label(0), group.with_label(1)
-    album = Album(run.folder, root=run.roots.get(group.name.partition("/")[0]))
     return {
         "name": clean(group.name, 80),
         "counts": f"{len(good):,} good, {len(bad):,} defective",
@@ -72,5 +76,3 @@ def _group(run: Run, group: Gathered, most: int) -> dict[str, Any]:
         "normals": cards(group.lists["normals high"].rows(most), album),
         "defects": cards(group.lists["defects low"].rows(most), album),
     }
-
-

@@ -21,7 +21,7 @@ MOST_TYPES = 200
 """Types of defects that are counted by name; further ones share one line."""
 OTHERS = "further types"
 MOST_ERRORS = 20
-MOST_TABLE = 100
+MOST_TABLE = 60
 MOST_SOURCES = 20
 UNKNOWN = -1
 
@@ -66,7 +66,6 @@ class Gathered:
     errors: list[Row] = field(default_factory=list)
     normals: list[int] = field(default_factory=lambda: [0, 0])
     """[called defective, how many], of rows with label 0 and a verdict."""
-    overlays: int = 0
     lists: dict[str, Shortlist] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -87,7 +86,6 @@ class Gathered:
             return
         if row.threshold is not None and (row.threshold in self.thresholds or len(self.thresholds) < MOST_SOURCES):
             self.thresholds[row.threshold] += 1
-        self.overlays += bool(row.overlay)
         self.scores.append(row.score)
         self.labels.append(UNKNOWN if row.label is None else row.label)
         self._truth(row)

@@ -33,7 +33,7 @@ def normals_used(facts: Mapping[str, Any], info: Mapping[str, Any]) -> Normals:
     given = info.get("normals")
     normals = [one for one in given if isinstance(one, dict)] if isinstance(given, list) else []
     order = sorted(range(len(normals)), key=lambda place: normals[place].get("use") == "threshold")[:MOST_NAMES]
-    copies = _copies(facts.get("artifact"), info, [place for place in order[:MOST_COPIES]]) if normals else {}
+    copies = _copies(facts.get("artifact"), info, order[:MOST_COPIES]) if normals else {}
     shown = [
         {
             "name": clean(normals[place].get("name", ""), 60),
@@ -50,16 +50,16 @@ def _copies(artifact: Any, info: Mapping[str, Any], places: list[int]) -> dict[i
     """Place -> small copy. Nothing where the file is gone, is another by now, or keeps none."""
     if isinstance(artifact, dict):
         artifact = artifact.get("path") or artifact.get("file")
-    if not isinstance(artifact, str) or not artifact or "\0" in artifact:
+    if not isinstance(artifact, str) or not artifact:
         return {}
-    path = Path(artifact).expanduser()
     try:
+        path = Path(artifact).expanduser()
         if not path.is_file():
             return {}
         from sowa.predictor.file import identity_of, read_file  # torch: only where there is a file to read
 
         stored = read_file(path)
-    except (SowaError, OSError):
+    except (SowaError, OSError, ValueError, RuntimeError):
         return {}
     small = stored.content.thumbnails_N64
     if small is None or identity_of(stored.content, stored.trained) != info.get("id"):

@@ -69,7 +69,11 @@ def _rendered(template: str, values: dict[str, Any]) -> str:
 
     folder = Path(__file__).parent / "templates"
     environment = Environment(
-        loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(folder),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     style = Markup((folder / "style.css").read_text(encoding="utf-8"))
     made = datetime.now().astimezone().isoformat(sep=" ", timespec="minutes")

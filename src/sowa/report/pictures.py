@@ -49,51 +49,53 @@ class Album:
 
     def picture(self, row: Row) -> Picture:
         """The image, its heat map and the truth, read anew; a row that is shown twice is read once."""
+        if self.spent >= MOST_BYTES:
+            return Picture("", "", (0, 0), False, "left out to keep this file small")
         key = (row.path or row.name, row.overlay, row.mask)
         if key not in self._known:
             self._known[key] = self._read(row)
-        return self._known[key]
+        picture = self._known[key]
+        self.spent += len(picture.image) + len(picture.overlay)
+        return picture
 
     def _read(self, row: Row) -> Picture:
-        if self.spent >= MOST_BYTES:
-            return Picture("", "", (0, 0), False, "left out to keep this file small")
         image, size, masked, missing = "", (0, 0), False, "the image is not where it was"
-        for place in self._places(row):
-            if not place.is_file():
-                continue
+        for place in filter(_is_file, self._places(row)):
             try:
                 small, size = _small(place)
             except DataError:
                 missing = "the image cannot be read any more"
                 continue
             small, masked = _outlined(small, row, size, self.folder)
-            image = self._spend(small)
+            image = encoded(small)
             break
         return Picture(image, self._overlay(row), size, masked, "" if image else missing)
 
     def _places(self, row: Row) -> list[Path]:
         """Where the image may be, likeliest first."""
         given = row.path or row.name
-        if not given or "\0" in given or len(given) > 4096:
+        if not given:
             return []
         roots = ([] if self.root is None else [self.root]) + [Path(), self.folder]
         return [root / given for root in roots]
 
     def _overlay(self, row: Row) -> str:
-        if not row.overlay or "\0" in row.overlay or len(row.overlay) > 4096:
+        if not row.overlay:
             return ""
         try:
             path, home = (self.folder / row.overlay).resolve(), self.folder.resolve()
             if not path.is_relative_to(home) or not path.is_file():
                 return ""
-            return self._spend(_small(path)[0])
-        except (DataError, OSError):
+            return encoded(_small(path)[0])
+        except (DataError, OSError, ValueError, RuntimeError):
             return ""
 
-    def _spend(self, small: Image.Image) -> str:
-        text = encoded(small)
-        self.spent += len(text)
-        return text
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that the system will not even look at
+        return False
 
 
 def encoded(small: Image.Image) -> str:
@@ -115,9 +117,9 @@ def _small(path: Path) -> tuple[Image.Image, tuple[int, int]]:
 
 def _outlined(small: Image.Image, row: Row, size: tuple[int, int], folder: Path) -> tuple[Image.Image, bool]:
     """With the outline of the mask, where there is one that fits."""
-    if not row.mask or "\0" in row.mask or len(row.mask) > 4096:
+    if not row.mask:
         return small, False
-    place = next((path for path in (Path(row.mask), folder / row.mask) if path.is_file()), None)
+    place = next((path for path in (Path(row.mask), folder / row.mask) if _is_file(path)), None)
     if place is None:
         return small, False
     try:

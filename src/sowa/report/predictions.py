@@ -7,6 +7,7 @@ from typing import Any
 from markupsafe import Markup
 
 from sowa.calibration import CONFIDENCE, recall_interval
+from sowa.metrics.curve import Curve
 from sowa.predictor.results import DEFECTIVE, ERROR, GOOD
 from sowa.report.cards import Strip, cards, table_rows
 from sowa.report.charts import pr_chart, roc_chart, score_chart
@@ -35,8 +36,7 @@ def context(path: Path, *, title: str | None, pictures: int) -> dict[str, Any]:
     album = Album(folder)
     curve = found.curve()
     good, bad, unknown = (found.with_label(label) for label in (0, 1, -1))
-    operating = _operating(found)
-    normals = normals_used(facts, info)
+    normals, strips = normals_used(facts, info), _strips(found, album, pictures)
     return {
         "title": clean(title or f"{found.name}: inspection report", 120),
         "subtitle": _subtitle(found, facts, info),
@@ -44,13 +44,12 @@ def context(path: Path, *, title: str | None, pictures: int) -> dict[str, Any]:
         "rates": _rates(found),
         "meaning": _meaning(found, info),
         "histogram": Markup(score_chart(good, bad, unknown, threshold=found.threshold)),
-        "curves": [] if curve is None else [Markup(roc_chart(curve, operating=operating["roc"]))]
-        + [Markup(pr_chart(curve, operating=operating["pr"]))],
+        "curves": _curves(found, curve),
         "metrics": _metrics(curve, facts.get("metrics")),
         "types": _types(found),
         "types_left_out": max(0, len(found.defects) - MOST_SHOWN_TYPES),
-        "strips": _strips(found, album, pictures),
-        "overlays": found.overlays > 0,
+        "strips": strips,
+        "legend": _legend(strips),
         "errors": [{"name": clean(row.name, 90), "error": clean(row.error)} for row in found.errors],
         "errors_left_out": found.verdicts[ERROR] - len(found.errors),
         "table": table_rows(found.lists["table"].rows()),
@@ -118,13 +117,16 @@ def _rates(found: Gathered) -> list[dict[str, str]]:
     return rates
 
 
-def _operating(found: Gathered) -> dict[str, tuple[float, float] | None]:
-    """Where the verdicts lie on the two curves."""
+def _curves(found: Gathered, curve: Curve | None) -> list[Markup]:
+    """ROC and precision-recall, with the verdicts' own place on both."""
+    if curve is None:
+        return []
     (alarms, normals), (hits, defects) = found.normals, found.found
-    if not normals or not defects:
-        return {"roc": None, "pr": None}
-    right = hits / (hits + alarms) if hits + alarms else None
-    return {"roc": (alarms / normals, hits / defects), "pr": None if right is None else (hits / defects, right)}
+    right = (hits / defects, hits / (hits + alarms)) if hits + alarms else None
+    return [
+        Markup(roc_chart(curve, operating=(alarms / normals, hits / defects))),
+        Markup(pr_chart(curve, operating=right)),
+    ]
 
 
 def _meaning(found: Gathered, info: Mapping[str, Any]) -> list[str]:
@@ -145,7 +147,7 @@ def _meaning(found: Gathered, info: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _metrics(curve: Any, given: Any) -> list[dict[str, str]]:
+def _metrics(curve: Curve | None, given: Any) -> list[dict[str, str]]:
     """Those the command wrote, then those the scores give."""
     known: dict[str, float] = {}
     if isinstance(given, dict):
@@ -189,6 +191,19 @@ def _strips(found: Gathered, album: Album, most: int) -> list[Strip]:
     return strips if any(one.cards for one in strips[:2]) else [*strips, nearest]
 
 
+def _legend(strips: list[Strip]) -> str:
+    """What the colours mean that are really there."""
+    shown = [card for strip in strips for card in strip.cards]
+    parts = []
+    if any(card.overlay for card in shown):
+        parts.append("Heat has one scale for all images, tied to the threshold and never to the single image.")
+    if any(card.boxes for card in shown):
+        parts.append("Yellow boxes: where the heat passes the most that is expected of a good part.")
+    if any(card.masked for card in shown):
+        parts.append("Blue outlines: the true defects.")
+    return " ".join(parts)
+
+
 def _elapsed(found: Gathered, facts: Mapping[str, Any]) -> str:
     began, ended = moment(facts.get("began")), moment(facts.get("ended"))
     if began is None or ended is None or (began.tzinfo is None) != (ended.tzinfo is None):
@@ -210,7 +225,9 @@ def _normals_words(normals: Normals) -> str:
 
 def _environment(facts: Mapping[str, Any], info: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What the results depend on besides the images."""
-    chosen = {key: info[key] for key in ("id", "created", "sowa", "model", "backbone", "trained", "view") if key in info}
+    chosen = {
+        key: info[key] for key in ("id", "created", "sowa", "model", "backbone", "trained", "view") if key in info
+    }
     artifact = facts.get("artifact")
     pairs = flat({"sowa": facts.get("sowa"), "detector file": artifact}, most=4)
     pairs += flat({"detector": chosen}, most=40)

@@ -1,7 +1,7 @@
 """The folder of a run of `sowa train` or `src/eval.py`: `metrics.json`, `scores.csv`, `shots.json`, `run.json`.
 
-A run has no threshold: its scores are ranked. The page shows one draw, the most shots and the smallest seed, category by
-category; the metrics are those of all draws.
+A run has no threshold: its scores are ranked. The page shows one draw, the most shots and the smallest seed, category
+by category; the metrics are those of all draws.
 """
 
 import csv
@@ -192,7 +192,7 @@ def _mean(cell: Any) -> float | None:
 def _cell(cell: Any) -> str:
     mean = _mean(cell)
     if mean is None:
-        return "–"
+        return "-"
     spread = cell.get("std")
     if isinstance(spread, int | float) and math.isfinite(spread):
         return f"{100 * mean:.1f} ± {100 * spread:.1f}"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-__all__ = ["between", "clean", "duration", "flat", "moment", "number", "percent", "plural", "shell"]
+__all__ = ["between", "clean", "duration", "flat", "moment", "number", "percent", "plural", "shell", "short_path"]
 
 MOST_TEXT = 300
 """Characters of one foreign text; its middle is left out where it is longer."""
@@ -22,15 +22,23 @@ def clean(text: object, most: int = MOST_TEXT) -> str:
     return "".join(sign if sign.isprintable() else "\ufffd" for sign in words)
 
 
+def short_path(name: str, *, folders: int = 2) -> tuple[str, str]:
+    """(the last folders, the file): where an image is, without telling the whole of somebody's disk."""
+    parts = [part for part in name.replace("\\", "/").split("/") if part]
+    if not parts:
+        return "", clean(name, 80)
+    return clean("/".join(parts[:-1][-folders:]), 60), clean(parts[-1], 80)
+
+
 def number(value: float | None) -> str:
     """Four figures; a dash for what is not known."""
-    return "–" if value is None or not math.isfinite(value) else f"{value:.4g}"
+    return "-" if value is None or not math.isfinite(value) else f"{value:.4g}"
 
 
 def percent(share: float | None) -> str:
     """95 %, 0.53 %, 99.6 %: two or three figures, and never 0 % or 100 % for what is only near it."""
     if share is None or not math.isfinite(share):
-        return "–"
+        return "-"
     value = 100 * share
     if share in (0.0, 1.0):
         return f"{value:.0f} %"
