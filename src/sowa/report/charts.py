@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["pr_chart", "roc_chart", "score_chart"]
+__all__ = ["pr_chart", "roc_chart", "roc_points", "score_chart"]
 
 STAND_INS = {"ink": "#010101", "quiet": "#020202", "good": "#030303", "bad": "#040404", "line": "#050505"}
 STAND_INS |= {"plain": "#060606"}
@@ -67,15 +67,18 @@ def roc_chart(curve: Curve, *, operating: tuple[float, float] | None) -> str:
 
     operating: (false alarms, found) at the threshold, as shares.
     """
-    false = np.ravel(np.column_stack([curve.strict_T, curve.false_T])) / curve.negatives
-    true = np.ravel(np.column_stack([np.concatenate([[0], curve.true_T[:-1]]), curve.true_T])) / curve.positives
-    # From the last true point below a threshold the curve is flat to the next score of a defective image.
-    x, y = np.concatenate([[0.0], false, [1.0]]), np.concatenate([[0.0], true, [1.0]])
     figure, axes = _square("false alarms (share of good images)", "found (share of defective images)")
     axes.plot([0, 1], [0, 1], color=LINE, linewidth=1, linestyle=(0, (2, 3)))
-    axes.plot(*_thinned(x, y), color=PLAIN, linewidth=1.8)
+    axes.plot(*_thinned(*roc_points(curve)), color=PLAIN, linewidth=1.8)
     _dot(axes, operating)
     return _svg(figure, "roc", f"ROC curve; its area, the image AUROC, is {curve.auroc():.3f}.")
+
+
+def roc_points(curve: Curve) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(false alarms, found) as shares, from (0, 0) to (1, 1); straight lines between them enclose the exact AUROC."""
+    false = np.ravel(np.column_stack([curve.strict_T, curve.false_T])) / curve.negatives
+    true = np.ravel(np.column_stack([np.concatenate([[0], curve.true_T[:-1]]), curve.true_T])) / curve.positives
+    return np.concatenate([[0.0], false, [1.0]]), np.concatenate([[0.0], true, [1.0]])
 
 
 def pr_chart(curve: Curve, *, operating: tuple[float, float] | None) -> str:
