@@ -6,10 +6,11 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from sowa.errors import ConfigError, DataError
+from sowa.report import pictures, write_report
 from sowa.report import predictions as told
-from sowa.report import write_report
 from sowa.report.page import _rendered
 from tests.report.folders import INFO, draw, labelled, row, unreadable, write
 from tests.report.reading import harmless
@@ -100,6 +101,17 @@ def test_pictures_overlays_boxes_and_masks(tmp_path, without_charts):
     assert "Blue outlines" in page.text and "Yellow boxes" in page.text
 
 
+def test_words_below_an_overlay_are_cut_off(tmp_path):
+    """The drawing of `sowa predict` has a strip of words, and a large picture is drawn smaller."""
+    drawn = Image.new("RGB", (1700, 1300), "white")
+    drawn.paste((200, 30, 30), (0, 0, 1600, 1200))
+    drawn.save(tmp_path / "overlay.png")
+    small = pictures._drawing(tmp_path / "overlay.png", (3200, 2400))
+    assert small.size == (360, 270)
+    assert all(high - low < 8 for low, high in small.getextrema())
+    assert pictures._drawing(tmp_path / "overlay.png", (0, 0)).size == (360, 275)
+
+
 def test_boxes_of_another_picture_are_not_drawn(tmp_path, without_charts):
     folder = write(tmp_path / "p", [row(0, regions=[{"box": [1, 1, 2, 2]}], size=[99, 99])])
     draw(folder, "part00000.png")
@@ -141,7 +153,7 @@ def test_any_words_are_only_words(tmp_path_factory, name, kind, error, source, t
         "info": info,
         "hardware": {name: {kind: error}},
         "artifact": name,
-        "metrics": {kind: 0.5},
+        "metrics": {"pixel_ap": name},
     }
     folder = write(tmp_path_factory.mktemp("p"), rows, facts=facts)
     with pytest.MonkeyPatch.context() as patch:
@@ -252,6 +264,11 @@ def test_the_normals_own_pictures(tmp_path, without_charts):
     facts = {"info": json.loads(json.dumps(detector.info())), "artifact": str(tmp_path / "disc.sowa")}
     page = page_of(write(tmp_path / "p", [row(0)], facts=facts), tmp_path)
     assert len([image for image in page.named("img") if "good picture" in image["alt"]]) == 2
+    folder = tmp_path / "p"
+    draw(folder, "normals.png", size=(2 * 64, 64))
+    page = page_of(write(folder, [row(0)], facts=facts | {"artifact": detector.id}), tmp_path)
+    assert len(page.named("img")) == 2
+    draw(folder, "normals.png", size=(3 * 64, 64))
     facts["info"]["id"] = "sha256:of another"
     assert not page_of(write(tmp_path / "p", [row(0)], facts=facts), tmp_path).named("img")
 
@@ -260,6 +277,12 @@ def test_the_normals_own_pictures(tmp_path, without_charts):
 def test_wrong_number_of_pictures(tmp_path, pictures):
     with pytest.raises(ConfigError, match="pictures"):
         write_report(tmp_path, tmp_path / "r.html", pictures=pictures)
+
+
+def test_a_prediction_that_has_not_ended(tmp_path):
+    (tmp_path / "results.jsonl.partial").write_text("")
+    with pytest.raises(DataError, match="has not ended"):
+        write_report(tmp_path, tmp_path / "r.html")
 
 
 def test_nothing_to_report_on(tmp_path):

@@ -42,6 +42,8 @@ def write_report(source: Path | str, out: Path | str, *, title: str | None = Non
         text = _of_predictions(source / RESULTS, title, pictures)
     elif (source / METRICS_FILE).is_file():
         text = _of_run(source, title, pictures)
+    elif (source / f"{RESULTS}.partial").is_file():
+        raise DataError(f"'{source}' holds a prediction that has not ended: let it end, or go on with it (--resume)")
     else:
         raise DataError(
             f"'{source}' holds neither {RESULTS} (of `sowa predict`, beside its {FACTS}) nor {METRICS_FILE} (of a run)"

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from sowa.data.images import read_mask, read_reduced
+from sowa.data.images import read_image, read_mask, read_reduced
 from sowa.errors import DataError
 from sowa.report.rows import Row
 from sowa.types import Sample
@@ -17,6 +17,8 @@ __all__ = ["MOST_BYTES", "Album", "Picture", "encoded"]
 
 SIDE, QUALITY = 360, 82
 """Longest side in pixels: sharp at the width of half a card on screen and paper."""
+MOST_DRAWN = 1600
+"""Longer side of the picture inside an overlay that `sowa predict` draws."""
 MOST_BYTES = 12 << 20
 """Of all pictures of a page together."""
 TRUTH = (86, 212, 221)
@@ -86,7 +88,7 @@ class Album:
             path, home = (self.folder / row.overlay).resolve(), self.folder.resolve()
             if not path.is_relative_to(home) or not path.is_file():
                 return ""
-            return encoded(_small(path)[0])
+            return encoded(_drawing(path, row.size))
         except (DataError, OSError, ValueError, RuntimeError):
             return ""
 
@@ -103,6 +105,20 @@ def encoded(small: Image.Image) -> str:
     out = BytesIO()
     small.save(out, "JPEG", quality=QUALITY, optimize=True)
     return f"data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode('ascii')}"
+
+
+def _drawing(path: Path, size: tuple[int, int]) -> Image.Image:
+    """An overlay at most `SIDE` long: of a drawing with words below or beside the picture, the picture alone.
+
+    size: of the original; a large one was drawn smaller, `MOST_DRAWN` long.
+    """
+    image = read_image(path)
+    scale = min(1.0, MOST_DRAWN / max(1, *size))
+    inside = tuple(max(1, round(side * scale)) for side in size)
+    if min(size) > 0 and inside[0] <= image.width and inside[1] <= image.height:
+        image = image.crop((0, 0, *inside))
+    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    return image
 
 
 def _small(path: Path) -> tuple[Image.Image, tuple[int, int]]:

@@ -24,6 +24,11 @@ METRIC_WORDS = {
     "image_auroc": "image AUROC",
     "image_ap": "image average precision",
     "image_f1_max": "largest image F1 over all thresholds",
+    "pixel_auroc": "pixel AUROC",
+    "pixel_ap": "pixel average precision",
+    "pixel_f1_max": "largest pixel F1 over all thresholds",
+    "pixel_aupro": "pixel AUPRO, to a false-positive rate of 0.30",
+    "pixel_aupro_05": "pixel AUPRO, to a false-positive rate of 0.05",
 }
 
 
@@ -36,7 +41,7 @@ def context(path: Path, *, title: str | None, pictures: int) -> dict[str, Any]:
     album = Album(folder)
     curve = found.curve()
     good, bad, unknown = (found.with_label(label) for label in (0, 1, -1))
-    normals, strips = normals_used(facts, info), _strips(found, album, pictures)
+    normals, strips = normals_used(folder, facts, info), _strips(found, album, pictures)
     return {
         "title": clean(title or f"{found.name}: inspection report", 120),
         "subtitle": _subtitle(found, facts, info),
@@ -148,17 +153,15 @@ def _meaning(found: Gathered, info: Mapping[str, Any]) -> list[str]:
 
 
 def _metrics(curve: Curve | None, given: Any) -> list[dict[str, str]]:
-    """Those the command wrote, then those the scores give."""
-    known: dict[str, float] = {}
-    if isinstance(given, dict):
-        known = {key: value for key, value in list(given.items())[:40] if isinstance(value, int | float)}
+    """Those of the images from the scores; those of pixels are known to the command alone."""
+    known = {name: given.get(name) for name in METRIC_WORDS} if isinstance(given, dict) else {}
     if curve is not None:
         own = (curve.auroc(), curve.average_precision(), curve.f1_max()[0])
-        known |= dict(zip(METRIC_WORDS, own, strict=True))
+        known |= dict(zip(("image_auroc", "image_ap", "image_f1_max"), own, strict=True))
     return [
-        {"name": METRIC_WORDS.get(key, clean(key, 60).replace("_", " ")), "value": f"{value:.4f}"}
-        for key, value in known.items()
-        if not isinstance(value, bool)
+        {"name": words, "value": f"{value:.4f}"}
+        for name, words in METRIC_WORDS.items()
+        if isinstance(value := known.get(name), int | float) and 0 <= value <= 1
     ]
 
 
@@ -196,7 +199,9 @@ def _legend(strips: list[Strip]) -> str:
     shown = [card for strip in strips for card in strip.cards]
     parts = []
     if any(card.overlay for card in shown):
-        parts.append("Heat has one scale for all images, tied to the threshold and never to the single image.")
+        parts.append("Heat has one scale for all images, tied to what is expected of a good part: those stay plain.")
+    elif shown:
+        parts.append("Heat maps are shown where the prediction wrote them (--overlays all).")
     if any(card.boxes for card in shown):
         parts.append("Yellow boxes: where the heat passes the most that is expected of a good part.")
     if any(card.masked for card in shown):
