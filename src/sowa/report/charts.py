@@ -48,7 +48,7 @@ def score_chart(good: NDArray, bad: NDArray, unknown: NDArray, *, threshold: flo
         axes.bar(edges[:-1], counts, width=np.diff(edges), align="edge", color=colour, linewidth=0, alpha=0.85)
         _plain(axes)
         axes.set_xlim(edges[0], edges[-1])
-        axes.set_ylim(0, max(1, counts.max()) * 1.18)
+        axes.set_ylim(0, max(1, counts.max()) * 1.35)
         axes.yaxis.get_major_locator().set_params(integer=True, nbins=3)
         axes.text(0.008, 0.94, f"{name}, {len(scores):,}", transform=axes.transAxes, va="top", color=colour, size=TEXT)
         last = place == len(groups) - 1
