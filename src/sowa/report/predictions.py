@@ -11,7 +11,7 @@ from sowa.metrics.curve import Curve
 from sowa.predictor.results import DEFECTIVE, ERROR, GOOD
 from sowa.report.cards import Strip, cards, table_rows
 from sowa.report.charts import pr_chart, roc_chart, score_chart
-from sowa.report.gather import MOST_TABLE, Gathered, gather
+from sowa.report.gather import MOST_SOURCES, MOST_TABLE, Gathered, gather
 from sowa.report.normals import Normals, normals_used
 from sowa.report.pictures import Album
 from sowa.report.rows import read_facts, read_rows
@@ -143,8 +143,9 @@ def _meaning(found: Gathered, info: Mapping[str, Any]) -> list[str]:
         origin = f" ({clean(source)})" if source else ""
         lines = [f"An image is called defective above a score of {number(found.threshold)}{origin}."]
     if len(found.thresholds) > 1:
+        several = f"{len(found.thresholds)}{' or more' if len(found.thresholds) == MOST_SOURCES else ''}"
         lines.append(
-            f"These images were not all judged by one threshold: {len(found.thresholds)} were in use. The chart shows"
+            f"These images were not all judged by one threshold: {several} were in use. The chart shows"
             f" the one most images were judged by, {number(found.threshold)}."
         )
     if len(found.artifacts) > 1:
