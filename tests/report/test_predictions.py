@@ -75,6 +75,8 @@ def test_order_of_cards(tmp_path, without_charts):
 def test_odd_folders(tmp_path, rows):
     page = page_of(write(tmp_path / "p", rows), tmp_path)
     assert f"{len(rows)} image" in page.text
+    targets = {attrs["id"] for _, attrs in page.tags if "id" in attrs}
+    assert all(address[1:] in targets for address in page.addresses if address.startswith("#") and len(address) < 20)
 
 
 def test_without_facts(tmp_path, without_charts):

@@ -176,7 +176,7 @@ def _strips(found: Gathered, album: Album, most: int) -> list[Strip]:
     def strip(anchor: str, title: str, words: str, empty: str, count: int = most) -> Strip:
         return Strip(anchor, title, words, cards(found.lists[anchor].rows(count), album), empty)
 
-    if not most:
+    if not most or not found.scores:
         return []
     highest = strip("highest", "Highest scores", "The most unusual images, the most unusual first.", "No image.")
     near_words = "The images that a small change would turn, the nearest first."
