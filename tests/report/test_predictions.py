@@ -103,6 +103,17 @@ def test_pictures_overlays_boxes_and_masks(tmp_path, without_charts):
     assert "Blue outlines" in page.text and "Yellow boxes" in page.text
 
 
+def test_images_named_from_here_or_from_their_folder(tmp_path, without_charts, monkeypatch):
+    """`sowa predict parts/ -o out`: the path is that below `parts`, the name the one that leads there."""
+    monkeypatch.chdir(tmp_path)
+    draw(tmp_path, "parts/0.png")
+    draw(tmp_path, "elsewhere/1.png")
+    rows = [row(0, path="0.png", name="parts/0.png"), row(1, path=str(tmp_path / "elsewhere/1.png"), name="1.png")]
+    page = page_of(write(tmp_path / "out", rows), tmp_path, pictures=2)
+    assert len({image["src"] for image in page.named("img")}) >= 1
+    assert "the image is not where it was" not in page.text
+
+
 def test_words_below_an_overlay_are_cut_off(tmp_path):
     """The drawing of `sowa predict` has a strip of words, and a large picture is drawn smaller."""
     drawn = Image.new("RGB", (1700, 1300), "white")

@@ -50,7 +50,10 @@ def score_chart(good: NDArray, bad: NDArray, unknown: NDArray, *, threshold: flo
         axes.set_xlim(edges[0], edges[-1])
         axes.set_ylim(0, max(1, counts.max()) * 1.35)
         axes.yaxis.get_major_locator().set_params(integer=True, nbins=3)
-        axes.text(0.008, 0.94, f"{name}, {len(scores):,}", transform=axes.transAxes, va="top", color=colour, size=TEXT)
+        # On the side that the threshold and its name leave free.
+        at, side = (0.992, "right") if threshold is not None and threshold < edges.mean() else (0.008, "left")
+        words = f"{name}, {len(scores):,}"
+        axes.text(at, 0.94, words, transform=axes.transAxes, ha=side, va="top", color=colour, size=TEXT)
         last = place == len(groups) - 1
         axes.tick_params(labelbottom=last)
         if last:
@@ -111,7 +114,7 @@ def _edges(groups: Sequence[NDArray], threshold: float | None) -> NDArray[np.flo
 
 
 def _name_line(axes: "Axes", threshold: float, edges: NDArray[np.float64]) -> None:
-    left = threshold > (edges[0] + edges[-1]) / 2
+    left = threshold >= edges.mean()
     axes.annotate(
         f"threshold {threshold:.4g}",
         (threshold, 1.0),

@@ -47,13 +47,13 @@ class Album:
     root: Path | None = None
     """Where images are that are named relative to a data set."""
     spent: int = 0
-    _known: dict[tuple[str, str, str], Picture] = field(default_factory=dict)
+    _known: dict[tuple[str, ...], Picture] = field(default_factory=dict)
 
     def picture(self, row: Row) -> Picture:
         """The image, its heat map and the truth, read anew; a row that is shown twice is read once."""
         if self.spent >= MOST_BYTES:
             return Picture("", "", (0, 0), False, "left out to keep this file small")
-        key = (row.path or row.name, row.overlay, row.mask)
+        key = (row.path, row.name, row.overlay, row.mask)
         if key not in self._known:
             self._known[key] = self._read(row)
         picture = self._known[key]
@@ -74,12 +74,10 @@ class Album:
         return Picture(image, self._overlay(row), size, masked, "" if image else missing)
 
     def _places(self, row: Row) -> list[Path]:
-        """Where the image may be, likeliest first."""
-        given = row.path or row.name
-        if not given:
-            return []
+        """Where the image may be, likeliest first: a name may be a path from here, a path one from its own folder."""
         roots = ([] if self.root is None else [self.root]) + [Path(), self.folder]
-        return [root / given for root in roots]
+        given = [text for text in dict.fromkeys((row.path, row.name)) if text]
+        return [root / text for root in roots for text in given]
 
     def _overlay(self, row: Row) -> str:
         if not row.overlay:
