@@ -8,13 +8,16 @@ scores are distributed, but for `estimated_threshold`, which says so.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
-from torch import Tensor
 
 from sowa.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = [
     "CONFIDENCE",
@@ -52,7 +55,7 @@ CENTRE_PROBABILITY = 0.05
 TINY = 1e-9
 
 
-def support_threshold(support_scores_K: Tensor) -> float:
+def support_threshold(support_scores_K: "Tensor") -> float:
     """Score above which an image is called anomalous, from what K normal images score when left out in turn.
 
     Median plus `SPREADS` spreads; the spread is the median distance from the median, scaled to the standard deviation

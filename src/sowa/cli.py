@@ -10,7 +10,9 @@ from typing import Annotated
 import typer
 
 from sowa import __version__
+from sowa.cli_about import doctor, licenses, list_names
 from sowa.cli_data import data
+from sowa.cli_report import report
 from sowa.errors import SowaError
 
 __all__ = ["app", "main"]
@@ -25,6 +27,10 @@ app = typer.Typer(
 )
 
 app.add_typer(data, name="data")
+app.command()(report)
+app.command()(doctor)
+app.command("list")(list_names)
+app.command()(licenses)
 
 THROUGH = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 """For commands whose words are settings: all of them, `--help` too, reach the command's own door."""
