@@ -10,9 +10,11 @@ from typing import Annotated
 import typer
 
 from sowa import __version__
+from sowa.cli_about import doctor, licenses, list_names
 from sowa.cli_data import data
 from sowa.cli_fit import add, calibrate, fit, info
 from sowa.cli_predict import predict
+from sowa.cli_report import report
 from sowa.errors import SowaError
 
 __all__ = ["app", "main"]
@@ -29,6 +31,10 @@ app = typer.Typer(
 for command in (fit, predict, calibrate, add, info):
     app.command()(command)
 app.add_typer(data, name="data")
+app.command()(report)
+app.command()(doctor)
+app.command("list")(list_names)
+app.command()(licenses)
 
 THROUGH = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 """For commands whose words are settings: all of them, `--help` too, reach the command's own door."""

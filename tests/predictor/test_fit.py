@@ -111,6 +111,7 @@ def test_the_promise_is_in_plain_words():
     assert lines[0] == "disc: patchcore on random_tiny remembers 4 good pictures."
     assert "53 %" in lines[2] and "95 % confidence" in lines[2] and "give 59 for 5 %" in lines[2]
     assert "95 % with 95 % confidence" in fitted("patchcore", k=1).promise()
+    assert "calibrate again for another lot" in lines[3]
 
 
 def test_one_odd_picture_is_named(tmp_path):
