@@ -82,8 +82,13 @@ def commanded(detector: sowa.Predictor, count: int, side: int) -> tuple[int, int
 
 
 def _rows(out: Path) -> int:
-    found = out / "results.jsonl"
-    return found.read_bytes().count(b"\n") if found.exists() else 0
+    """Results written so far; until the end they are in a partial file."""
+    for name in ("results.jsonl.partial", "results.jsonl"):
+        try:
+            return (out / name).read_bytes().count(b"\n")
+        except OSError:
+            continue
+    return 0
 
 
 def main(argv: Sequence[str] | None = None) -> None:
