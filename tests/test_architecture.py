@@ -30,6 +30,7 @@ ARROWS = {
     "demo": LEAVES | {"training", "artifact", "backbones", "detectors", "data", "metrics", "figures", "calibration"},
     "predictor": LEAVES
     | {"artifact", "archive", "backbones", "calibration", "data", "detectors", "figures", "metrics", "nn", "wheels"},
+    "scale": LEAVES | {"predictor", "data", "wheels"},
     "report": LEAVES | {"predictor", "calibration", "data", "metrics", "wheels"},
     "benchmark": LEAVES
     | {"training", "artifact", "backbones", "data", "detectors", "figures", "integrations", "metrics"},
@@ -46,6 +47,7 @@ ARROWS = {
         "cli_report",
         "cli_about",
         "cli_benchmark",
+        "cli_scale",
     },
     "cli_data": LEAVES | {"data", "figures"},
     "cli_predict": LEAVES | {"predictor", "report", "data", "figures"},
@@ -54,6 +56,7 @@ ARROWS = {
     "about": LEAVES | {"backbones", "data", "detectors", "predictor", "wheels"},
     "cli_about": LEAVES | {"about"},
     "cli_benchmark": LEAVES | {"benchmark", "metrics"},
+    "cli_scale": LEAVES | {"scale"},
     "configs": set(),
     "__init__": {"predictor"},
 }
@@ -61,7 +64,9 @@ ONLY_IN = {
     "lightning": {"training"},
     "hydra": {"training"},
     "omegaconf": {"training"},
-    "typer": {"cli", "cli_data", "cli_predict", "cli_score", "cli_report", "cli_about", "cli_benchmark"},
+    "typer": {"cli", "cli_data", "cli_predict", "cli_score", "cli_report", "cli_about", "cli_benchmark", "cli_scale"},
+    "ray": {"scale"},
+    "fsspec": {"scale"},
     "anomalib": {"integrations"},
     "open_clip": {"backbones"},
     "timm": {"backbones"},

@@ -79,7 +79,7 @@ def gradients(detector: nn.Module, batch: Batch, share: Share | None) -> dict[st
 def test_what_cannot_be_shared_is_said_before_processes_start(data_dir, tmp_path):
     with pytest.raises(ConfigError, match="inctrl cannot share a batch between 2 devices"):
         prepare(data_dir, tmp_path, ["model=inctrl", *SHARED])
-    with pytest.raises(ConfigError, match="batch_size=3 .* multiple of 2"):
+    with pytest.raises(ConfigError, match=r"batch_size=3 .* multiple of 2"):
         prepare(data_dir, tmp_path, ["data.batch_size=3", *SHARED])
 
 

@@ -19,8 +19,8 @@ class StepSampler(Sampler[list[int]]):
     """Batches of indices: epoch e is the permutation drawn from (seed, e), cut into pieces.
 
     `step()` says how many steps were taken so far: an iteration begun in the middle of an epoch yields the rest of that
-    epoch and nothing else. Of each batch rank r of `world` takes every `world`-th index, from the r-th on. All ranks take
-    part in every step: of an uneven last batch they have different numbers of images, perhaps none.
+    epoch and nothing else. Of each batch rank r of `world` takes every `world`-th index, from the r-th on. All
+    ranks take part in every step: of an uneven last batch they have different numbers of images, perhaps none.
     """
 
     def __init__(
