@@ -58,6 +58,8 @@ def run(
     trained: Annotated[list[str] | None, typer.Option(help="METHOD=FILE: trained tensors; may be repeated.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images at once.")] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes that decode images.")] = 0,
+    processes: Annotated[int, typer.Option(min=1, help="Processes that fill cells, the cores shared.")] = 1,
+    shard: Annotated[str | None, typer.Option(help="I/N: this machine takes every N-th category.")] = None,
     out: Out = Path("runs/benchmark"),
     data_dir: DataDir = None,
     cache_dir: CacheDir = None,
@@ -82,13 +84,15 @@ def run(
         reference=reference,
         batch_size=batch_size,
     )
+    from sowa.benchmark.crew import helpers, shard_of
     from sowa.benchmark.runner import nothing_left, run_benchmark  # heavy, and only now wanted
     from sowa.benchmark.store import Store
 
+    part = shard_of(shard)
     store = Store(out)
     began = time.monotonic()
-    with _progress() as progress:
-        outcome = run_benchmark(plan, store, workers=workers, progress=progress)
+    with helpers(plan, store, processes, shard=part), _progress() as progress:
+        outcome = run_benchmark(plan, store, workers=workers, shard=part, progress=progress)
     nothing_left(plan, outcome)
     _say_outcome(outcome)
     about = {
@@ -208,7 +212,7 @@ def tables(
 
 
 ABOUT = "benchmark.json"
-PLACES = ("--out", "--data-dir", "--cache-dir", "--trained")
+PLACES = ("--out", "--shard", "--processes", "--data-dir", "--cache-dir", "--trained")
 
 
 def _lasting(words: Sequence[str]) -> list[str]:

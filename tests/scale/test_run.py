@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sowa.errors import ArtifactError, ConfigError, DataError, SowaError
+from sowa.errors import ArtifactError, DataError, SowaError
 from sowa.scale import files, local
 from sowa.scale.files import Place, pictures
 from sowa.scale.merge import merge
