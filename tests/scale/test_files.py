@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from sowa.errors import ConfigError, DataError, SowaError
+from sowa.errors import ArtifactError, ConfigError, DataError, SowaError
 from sowa.scale import files
 from sowa.scale.files import Place, fetch, is_remote, listed, pictures
 from tests.scale.conftest import BROKEN, LEFT_OUT
@@ -119,9 +119,39 @@ def test_files_appear_whole_or_not_at_all(tmp_path, memory, url):
     assert place.exists("parts/a.jsonl") and not place.exists("parts/b.jsonl")
     with pytest.raises(FileNotFoundError):
         list(place.lines("nothing"))
+    place.fs.pipe_file(place._full("damaged"), b"1\n\xff\n")
+    with pytest.raises(ArtifactError, match="damaged is damaged"):
+        list(place.lines("damaged"))
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(SowaError, match="cannot write"):
         Place(str(tmp_path / "file")).write("a/b", ["1"])
+
+
+def test_a_client_with_errors_of_its_own_is_one_line(memory, monkeypatch):
+    class NoCredentials(Exception):
+        """No OSError, as those of the makers of clients."""
+
+    def refuse(self, *words, **options):
+        raise NoCredentials("unable to locate\ncredentials")
+
+    memory.pipe_file("/in/a.png", b"x")
+    monkeypatch.setattr(files, "PAUSE", 0.0)
+    for name in ("isdir", "ls", "put_file", "open", "info"):
+        monkeypatch.setattr(type(memory), name, refuse)
+    place = Place("memory://out")
+    calls = [
+        lambda: pictures(["memory://in"]),
+        lambda: place.names("parts"),
+        lambda: place.exists("a"),
+        lambda: place.write("a", ["1"]),
+        lambda: listed("memory://list"),
+        lambda: files.local_copy("memory://a.sowa", files.Path(".")),
+    ]
+    for call in calls:
+        with pytest.raises(SowaError, match="unable to locate credentials"):
+            call()
+    with pytest.raises(OSError, match="unable to locate credentials"):
+        fetch("memory://in/a.png")

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from sowa.data.layouts_tree import IMAGE_SUFFIXES
-from sowa.errors import ConfigError, DataError, SowaError
+from sowa.errors import ArtifactError, ConfigError, DataError, SowaError
 
 __all__ = ["Place", "fetch", "is_remote", "listed", "local_copy", "pictures"]
 
@@ -77,19 +77,30 @@ class Place:
             return {PurePosixPath(path).name for path in self.fs.ls(self._full(folder), detail=False)}
         except FileNotFoundError:
             return set()
-        except OSError as error:
+        except Exception as error:
+            if not _of_storage(error, self.remote):
+                raise
             raise SowaError(f"cannot read {self.url}: {_reason(error)}") from None
 
     def lines(self, name: str) -> Iterator[str]:
-        """Lines of a text file without their ends. FileNotFoundError if it is not there."""
+        """Lines of a text file without their ends. FileNotFoundError if it is not there, ArtifactError if it is no text."""
         self.fs.invalidate_cache()
-        with self.fs.open(self._full(name), "rb") as file:
-            for line in file:
-                yield line.decode("utf-8").rstrip("\n")
+        try:
+            with self.fs.open(self._full(name), "rb") as file:
+                for line in file:
+                    yield line.decode("utf-8").rstrip("\n")
+        except FileNotFoundError:
+            raise
+        except UnicodeDecodeError:
+            raise ArtifactError(f"{self.url}/{name} is damaged: delete it and run again") from None
+        except Exception as error:
+            if not _of_storage(error, self.remote):
+                raise
+            raise SowaError(f"cannot read {self.url}/{name}: {_reason(error)}") from None
 
     def exists(self, name: str) -> bool:
-        self.fs.invalidate_cache()
-        return bool(self.fs.exists(self._full(name)))
+        folder, _, last = name.rpartition("/")
+        return last in self.names(folder)
 
     def write(self, name: str, lines: Iterable[str]) -> None:
         """A text file of these lines, whole or not at all. SowaError where it cannot be written."""
@@ -97,7 +108,9 @@ class Place:
             with self._writer(self._full(name)) as file:
                 for line in lines:
                     file.write(f"{line}\n".encode())
-        except OSError as error:
+        except Exception as error:
+            if not _of_storage(error, self.remote):
+                raise
             raise SowaError(f"cannot write {self.url}/{name}: {_reason(error)}") from None
 
     @contextmanager
@@ -148,7 +161,9 @@ def fetch(url: str) -> bytes:
             return fs.cat_file(path)
         except ABSENT as error:
             raise DataError(f"{url}: cannot be opened: {_reason(error)}") from None
-        except (OSError, TimeoutError) as error:
+        except DataError:
+            raise
+        except Exception as error:  # clients of object stores have families of errors of their own
             if not left:
                 raise OSError(f"{url}: {_reason(error)}") from None
             time.sleep(PAUSE * (TRIES - left))
@@ -164,7 +179,9 @@ def local_copy(url: str, folder: Path) -> Path:
     try:
         with fs.open(path, "rb") as source, target.open("wb") as file:
             shutil.copyfileobj(source, file, 1 << 20)
-    except OSError as error:
+    except Exception as error:
+        if not _of_storage(error, True):
+            raise
         raise DataError(f"{url}: cannot be read: {_reason(error)}") from None
     return target
 
@@ -175,7 +192,9 @@ def listed(url: str) -> list[str]:
     try:
         with fs.open(path, "rb") as file:
             text = file.read().decode("utf-8", "surrogateescape")
-    except OSError as error:
+    except Exception as error:
+        if not _of_storage(error, is_remote(url)):
+            raise
         raise DataError(f"{url}: is no list of paths: {_reason(error)}") from None
     lines = (line.removesuffix("\r") for line in text.split("\n"))  # names may hold what splitlines takes for an end
     return [line if is_remote(line) else opened(line)[1] for line in lines if line.strip()]
@@ -213,7 +232,7 @@ def _remote_pictures(url: str) -> list[str]:
             found = [path]
         else:
             found = [one for one in fs.glob(path) if fs.isfile(one)] if any(sign in path for sign in "*?[") else []
-    except OSError as error:
+    except Exception as error:
         raise DataError(f"{url}: cannot be listed: {_reason(error)}") from None
     return [fs.unstrip_protocol(one) for one in found]
 
@@ -221,6 +240,11 @@ def _remote_pictures(url: str) -> list[str]:
 def _is_picture(name: str) -> bool:
     last = PurePosixPath(name).name
     return not last.startswith(".") and PurePosixPath(last).suffix.casefold() in IMAGE_SUFFIXES
+
+
+def _of_storage(error: Exception, remote: bool) -> bool:
+    """Whether the storage failed: clients of object stores have families of errors that are no `OSError`."""
+    return isinstance(error, OSError) or (remote and not isinstance(error, SowaError))
 
 
 def _reason(error: Exception) -> str:
