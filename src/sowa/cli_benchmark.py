@@ -84,15 +84,14 @@ def run(
         reference=reference,
         batch_size=batch_size,
     )
-    from sowa.benchmark.crew import helpers, shard_of
-    from sowa.benchmark.runner import nothing_left, run_benchmark  # heavy, and only now wanted
+    from sowa.benchmark.crew import run_shared
+    from sowa.benchmark.runner import nothing_left  # heavy, and only now wanted
     from sowa.benchmark.store import Store
 
-    part = shard_of(shard)
     store = Store(out)
     began = time.monotonic()
-    with helpers(plan, store, processes, shard=part), _progress() as progress:
-        outcome = run_benchmark(plan, store, workers=workers, shard=part, progress=progress)
+    with _progress() as progress:
+        outcome = run_shared(plan, store, shard=shard, processes=processes, workers=workers, progress=progress)
     nothing_left(plan, outcome)
     _say_outcome(outcome)
     about = {

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sowa.benchmark.plan import Plan
-from sowa.benchmark.runner import run_benchmark
+from sowa.benchmark.runner import Outcome, Progress, run_benchmark
 from sowa.benchmark.store import Store
 from sowa.errors import ConfigError, SowaError
 
-__all__ = ["helpers", "shard_of"]
+__all__ = ["helpers", "run_shared", "shard_of"]
 
 
 def shard_of(text: str | None) -> tuple[int, int]:
@@ -24,6 +24,15 @@ def shard_of(text: str | None) -> tuple[int, int]:
     if slash and first.isdecimal() and count.isdecimal() and 1 <= int(first) <= int(count) <= 1_000_000:
         return int(first) - 1, int(count)
     raise ConfigError(f"--shard {text}: write I/N with I from 1 to N, such as 2/5")
+
+
+def run_shared(
+    plan: Plan, store: Store, *, shard: str | None, processes: int, workers: int, progress: Progress | None = None
+) -> Outcome:
+    """`run_benchmark` of a shard "I/N" (None is all) by this process and `processes` - 1 more."""
+    part = shard_of(shard)
+    with helpers(plan, store, processes, shard=part):
+        return run_benchmark(plan, store, workers=workers, shard=part, progress=progress)
 
 
 @contextmanager

@@ -33,7 +33,7 @@ from sowa.training.scoring import (
 )
 from sowa.types import Batch, Reference, Sample, Tokens
 
-__all__ = ["Outcome", "nothing_left", "run_benchmark"]
+__all__ = ["Outcome", "Progress", "nothing_left", "run_benchmark"]
 
 Progress = Callable[[int, int, str], None]
 """Called with (images done, images in all that are not scored yet, what is being scored)."""

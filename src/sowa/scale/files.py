@@ -83,7 +83,7 @@ class Place:
             raise SowaError(f"cannot read {self.url}: {_reason(error)}") from None
 
     def lines(self, name: str) -> Iterator[str]:
-        """Lines of a text file without their ends. FileNotFoundError if it is not there, ArtifactError if it is no text."""
+        """Lines of a text file without their ends. FileNotFoundError: it is not there; ArtifactError: it is no text."""
         self.fs.invalidate_cache()
         try:
             with self.fs.open(self._full(name), "rb") as file:
