@@ -94,16 +94,7 @@ def run(
         outcome = run_shared(plan, store, shard=shard, processes=processes, workers=workers, progress=progress)
     nothing_left(plan, outcome)
     _say_outcome(outcome)
-    about = {
-        "title": plan.title,
-        "reference": plan.reference,
-        "order": [choice.name for choice in plan.methods],
-        "command": _lasting(sys.argv[1:]),
-        "seconds": round(time.monotonic() - began, 1),
-        "computed": outcome.computed,
-        "failed": outcome.failed,
-        "skipped": sorted(set(outcome.skipped)),
-    }
+    about = _about(plan, outcome, time.monotonic() - began)
     _note(out, about)
     _tables(store, out, about)
     raise typer.Exit(1 if outcome.failed else 0)
@@ -227,6 +218,20 @@ def _lasting(words: Sequence[str]) -> list[str]:
             kept.append(word)
         skip = not skip and word in PLACES
     return kept
+
+
+def _about(plan: "Plan", outcome: "Outcome", seconds: float) -> dict[str, Any]:
+    """What a run writes of itself."""
+    return {
+        "title": plan.title,
+        "reference": plan.reference,
+        "order": [choice.name for choice in plan.methods],
+        "command": _lasting(sys.argv[1:]),
+        "seconds": round(seconds, 1),
+        "computed": outcome.computed,
+        "failed": outcome.failed,
+        "skipped": sorted(set(outcome.skipped)),
+    }
 
 
 def _note(out: Path, about: dict[str, Any]) -> None:
