@@ -114,3 +114,15 @@ def test_two_processes_train_what_one_does(tmp_path, precision, unreadable):
     differences = torch.cat([(shared[name] - value).abs().flatten() for name, value in alone.items()])
     assert differences.max() <= 2 * rate * steps
     assert differences.quantile(0.99) <= 0.01 * rate * steps
+
+
+@pytest.mark.slow
+def test_a_training_goes_on_with_another_number_of_processes(tmp_path):
+    home = tmp_path / "data"
+    trees.mvtec(home / "mvtec", categories=["bottle"], defects=["cut"], good=2, bad=3, traps=False)
+    more = ["trainer.precision=64-true", "data.batch_size=4"]
+    alone = trained(home, tmp_path / "alone", "trainer=cpu", *more)
+    trained(home, tmp_path / "mixed", "trainer=cpu", *more, "trainer.max_epochs=1")
+    mixed = trained(home, tmp_path / "mixed", *SHARED, *more, "resume=true")
+    for name, value in alone.items():
+        torch.testing.assert_close(mixed[name], value, rtol=1e-9, atol=1e-9)
