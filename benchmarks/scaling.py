@@ -127,6 +127,7 @@ def measure(home: Path, options: argparse.Namespace) -> dict[str, Any]:
     import sowa
 
     torch.set_num_threads(1)
+    load = os.getloadavg()[0]
     (home / "pictures").mkdir()
     draw(home / "pictures", options.pictures, options.side)
     good = [home / f"pictures/{number:05d}.png" for number in range(3)]
@@ -161,6 +162,7 @@ def measure(home: Path, options: argparse.Namespace) -> dict[str, Any]:
             "processor": torch.backends.cpu.get_cpu_capability(),
             "platform": platform.machine(),
             "threads_per_worker": 1,
+            "load_before": load,
             "torch": torch.__version__,
         },
     }
