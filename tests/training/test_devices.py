@@ -1,9 +1,9 @@
 """Two processes that share every batch train the weights that one process trains.
 
-Tolerance: the two add up the same numbers in another order. In double precision the weights agree to 1e-9 of their size
-after six steps. In single precision Adam divides a gradient by its own size, so a gradient that is zero but for
-rounding moves its weight by up to the learning rate; all weights then agree within the learning rate times the steps,
-and all but one in a hundred within a hundredth of that.
+Tolerance: the two add up the same numbers in another order. In double precision the weights agree to 1e-12 after four
+steps. In single precision Adam divides a gradient by its own size, so a gradient that is zero but for rounding may move
+its weight by the learning rate: 99 of 100 weights agree to 1e-6 (the learning rate is 1e-3), none differs by more than
+the learning rate times the steps.
 """
 
 import os
@@ -108,12 +108,12 @@ def test_two_processes_train_what_one_does(tmp_path, precision, unreadable):
     assert alone.keys() == shared.keys()
     if precision == "64-true":
         for name, value in alone.items():
-            torch.testing.assert_close(shared[name], value, rtol=1e-9, atol=1e-9)
+            torch.testing.assert_close(shared[name], value, rtol=1e-12, atol=1e-12)
         return
     rate, steps = 1e-3, 4
     differences = torch.cat([(shared[name] - value).abs().flatten() for name, value in alone.items()])
-    assert differences.max() <= 2 * rate * steps
-    assert differences.quantile(0.99) <= 0.01 * rate * steps
+    assert differences.max() <= rate * steps
+    assert differences.quantile(0.99) <= 1e-6
 
 
 @pytest.mark.slow
@@ -125,4 +125,4 @@ def test_a_training_goes_on_with_another_number_of_processes(tmp_path):
     trained(home, tmp_path / "mixed", "trainer=cpu", *more, "trainer.max_epochs=1")
     mixed = trained(home, tmp_path / "mixed", *SHARED, *more, "resume=true")
     for name, value in alone.items():
-        torch.testing.assert_close(mixed[name], value, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(mixed[name], value, rtol=1e-12, atol=1e-12)

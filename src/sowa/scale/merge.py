@@ -29,7 +29,7 @@ def missing(place: Place, work: Work) -> list[Block]:
 
 
 def merge(place: Place) -> Merged:
-    """Write `results.jsonl`, in the order of the work list, in constant memory; whole or not at all.
+    """Write `results.jsonl`, in the order of the work list, a row at a time; whole or not at all.
 
     DataError where blocks are missing, ArtifactError where a part does not hold its pictures one by one.
     """
