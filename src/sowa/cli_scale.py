@@ -79,6 +79,8 @@ def predict(
         progress=_teller(),
     )
     _say(f"{outcome.pictures} pictures scored, {outcome.found} blocks were there, {outcome.lost} workers lost")
+    if outcome.pictures:
+        _say(f"{outcome.core_seconds / outcome.pictures:.3f} core seconds a picture")
     if outcome.unreadable:
         _say(f"{outcome.unreadable} pictures could not be read; their rows have the verdict error")
     for line in outcome.failed:

@@ -29,6 +29,8 @@ class Outcome:
     pictures: int = 0
     """Scored in this run."""
     unreadable: int = 0
+    core_seconds: float = 0.0
+    """Of the processor, spent on these pictures by all workers; their start is not in it."""
     found: int = 0
     """Blocks that were there already."""
     lost: int = 0
@@ -124,5 +126,6 @@ def _score(
         else:
             outcome.pictures += event.pictures
             outcome.unreadable += event.unreadable
+            outcome.core_seconds += event.core_seconds
             if progress:
                 progress(outcome.pictures, total)

@@ -44,6 +44,8 @@ class Done:
     pictures: int
     unreadable: int
     seconds: float
+    core_seconds: float
+    """Of the processor, of all threads of the worker: what a picture costs, on a busy machine too."""
 
 
 class Scorer:
@@ -62,13 +64,14 @@ class Scorer:
 
     def __call__(self, block: Block) -> Done:
         """Score and write; a block that is written twice is the same file. OSError where pictures cannot be reached."""
-        began, failed = time.perf_counter(), 0
+        began, spent, failed = time.perf_counter(), time.process_time(), 0
         lines = []
         for record in records(self.predictor, block.paths, batch_size=self.job.batch_size):
             failed += record["verdict"] == ERROR
             lines.append(json.dumps(record))
         self.place.write(block.file, lines)
-        return Done(block.number, len(lines), failed, time.perf_counter() - began)
+        seconds, core_seconds = time.perf_counter() - began, time.process_time() - spent
+        return Done(block.number, len(lines), failed, seconds, core_seconds)
 
 
 def load(job: Job) -> Predictor:
