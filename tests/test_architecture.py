@@ -30,6 +30,7 @@ ARROWS = {
     "demo": LEAVES | {"training", "artifact", "backbones", "detectors", "data", "metrics", "figures", "calibration"},
     "predictor": LEAVES
     | {"artifact", "archive", "backbones", "calibration", "data", "detectors", "figures", "metrics", "nn", "wheels"},
+    "scale": LEAVES | {"predictor", "data", "wheels"},
     "report": LEAVES | {"predictor", "calibration", "data", "metrics", "wheels"},
     "benchmark": LEAVES
     | {"training", "artifact", "backbones", "data", "detectors", "figures", "integrations", "metrics"},
@@ -47,6 +48,7 @@ ARROWS = {
         "cli_report",
         "cli_about",
         "cli_benchmark",
+        "cli_scale",
     },
     "console": set(),
     "cli_data": LEAVES | {"console", "data", "figures"},
@@ -57,6 +59,7 @@ ARROWS = {
     "about": LEAVES | {"backbones", "data", "detectors", "predictor", "wheels"},
     "cli_about": LEAVES | {"about"},
     "cli_benchmark": LEAVES | {"benchmark", "metrics"},
+    "cli_scale": LEAVES | {"scale"},
     "configs": set(),
     "__init__": {"predictor"},
 }
@@ -73,7 +76,10 @@ ONLY_IN = {
         "cli_report",
         "cli_about",
         "cli_benchmark",
+        "cli_scale",
     },
+    "ray": {"scale"},
+    "fsspec": {"scale"},
     "anomalib": {"integrations"},
     "open_clip": {"backbones"},
     "timm": {"backbones"},

@@ -82,6 +82,14 @@ def benchmark(context: typer.Context) -> None:
     raise typer.Exit(dispatch(context.args))
 
 
+@app.command(context_settings=THROUGH)
+def scale(context: typer.Context) -> None:
+    """Verdicts on very many pictures, by several processes and machines."""
+    from sowa.cli_scale import dispatch
+
+    raise typer.Exit(dispatch(context.args))
+
+
 @app.command("import")
 def import_published(
     path: Annotated[Path, typer.Argument(help="Checkpoint of the paper's code.")],
