@@ -14,10 +14,14 @@ settings.load_profile("tests")
 
 
 def pytest_make_parametrize_id(val):
-    """A name without a memory address: workers of one run must find the same names, and addresses differ between them."""
-    if " at 0x" in repr(val):
-        return getattr(val, "__name__", type(val).__name__)
-    return None  # pytest's own way
+    """A name without a memory address, which differs between the workers of one run."""
+    return getattr(val, "__name__", type(val).__name__) if " at 0x" in repr(val) else None
+
+
+def pytest_collection_modifyitems(items):
+    """Workers must find the same tests; said here for one process too, where it would go unnoticed."""
+    if named := [item.nodeid for item in items if " at 0x" in item.nodeid]:
+        raise pytest.UsageError(f"{named[0]}: a test's name holds a memory address; give ids=")
 
 
 @pytest.fixture(scope="session")

@@ -8,13 +8,16 @@ scores are distributed, but for `estimated_threshold`, which says so.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
-from torch import Tensor
 
 from sowa.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = [
     "CONFIDENCE",
@@ -24,6 +27,7 @@ __all__ = [
     "conformal_p",
     "estimated_threshold",
     "false_alarm_bound",
+    "logistic_width",
     "normals_needed",
     "odd_ones",
     "probability_above",
@@ -51,7 +55,7 @@ CENTRE_PROBABILITY = 0.05
 TINY = 1e-9
 
 
-def support_threshold(support_scores_K: Tensor) -> float:
+def support_threshold(support_scores_K: "Tensor") -> float:
     """Score above which an image is called anomalous, from what K normal images score when left out in turn.
 
     Median plus `SPREADS` spreads; the spread is the median distance from the median, scaled to the standard deviation
@@ -184,13 +188,18 @@ def odd_ones(normal_scores: Sequence[float], threshold: float) -> list[int]:
 def probability_above(score: float, *, threshold: float, middle: float) -> float:
     """A logistic curve: 0.5 at the threshold, `CENTRE_PROBABILITY` at the middle of the normal scores, in 0..1.
 
-    A scale to read a score by, not a frequency: how common defects are is known to nobody here. Where the user's
-    threshold lies at or below the middle, the curve keeps the smallest width that the scores' own size suggests.
+    A scale to read a score by, not a frequency: how common defects are is known to nobody here.
     """
-    narrowest = max(PRIOR_SPREAD * abs(threshold), TINY)
-    width = (threshold - middle if threshold > middle else narrowest) / math.log(1 / CENTRE_PROBABILITY - 1)
+    width = logistic_width(threshold=threshold, middle=middle)
     at = (score - threshold) / width
     return 1 / (1 + math.exp(-at)) if at >= 0 else (grown := math.exp(max(at, -700.0))) / (1 + grown)
+
+
+def logistic_width(*, threshold: float, middle: float) -> float:
+    """Width of the curve of `probability_above`, in scores. Where the user's threshold lies at or below the middle, the
+    curve keeps the smallest width that the scores' own size suggests."""
+    narrowest = max(PRIOR_SPREAD * abs(threshold), TINY)
+    return (threshold - middle if threshold > middle else narrowest) / math.log(1 / CENTRE_PROBABILITY - 1)
 
 
 def _scores(values: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:

@@ -10,7 +10,11 @@ from typing import Annotated
 import typer
 
 from sowa import __version__
+from sowa.cli_about import doctor, licenses, list_names
 from sowa.cli_data import data
+from sowa.cli_fit import add, calibrate, fit, info
+from sowa.cli_predict import predict
+from sowa.cli_report import report
 from sowa.errors import SowaError
 
 __all__ = ["app", "main"]
@@ -24,7 +28,13 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+for command in (fit, predict, calibrate, add, info):
+    app.command()(command)
 app.add_typer(data, name="data")
+app.command()(report)
+app.command()(doctor)
+app.command("list")(list_names)
+app.command()(licenses)
 
 THROUGH = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 """For commands whose words are settings: all of them, `--help` too, reach the command's own door."""
@@ -54,7 +64,11 @@ def train(context: typer.Context) -> None:
 
 @app.command("eval", context_settings=THROUGH)
 def evaluate(context: typer.Context) -> None:
-    """Score a target data set with trained weights; settings as KEY=VALUE."""
+    """Score a data set with trained weights (KEY=VALUE), or a labelled folder with a fitted FILE.sowa."""
+    from sowa.cli_score import dispatch, is_ours
+
+    if is_ours(context.args):
+        raise typer.Exit(dispatch(context.args))
     from sowa.training.run import eval_main
 
     raise typer.Exit(eval_main(context.args))
@@ -64,6 +78,14 @@ def evaluate(context: typer.Context) -> None:
 def benchmark(context: typer.Context) -> None:
     """Compare methods over data sets and shots: tables, speed, figures."""
     from sowa.cli_benchmark import dispatch
+
+    raise typer.Exit(dispatch(context.args))
+
+
+@app.command(context_settings=THROUGH)
+def scale(context: typer.Context) -> None:
+    """Verdicts on very many pictures, by several processes and machines."""
+    from sowa.cli_scale import dispatch
 
     raise typer.Exit(dispatch(context.args))
 
@@ -105,7 +127,8 @@ def _run(words: list[str]) -> int:
     except SowaError as error:
         return _fail(str(error), error.exit_code, debug)
     except (KeyboardInterrupt, typer.Abort):
-        return _fail("interrupted; a training continues with resume=true", INTERRUPTED, debug)
+        more = "; a training continues with resume=true" if words[:1] in (["train"], ["demo"]) else ""
+        return _fail(f"interrupted{more}", INTERRUPTED, debug)
     except BrokenPipeError:  # whoever read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

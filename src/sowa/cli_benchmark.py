@@ -58,6 +58,8 @@ def run(
     trained: Annotated[list[str] | None, typer.Option(help="METHOD=FILE: trained tensors; may be repeated.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images at once.")] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes that decode images.")] = 0,
+    processes: Annotated[int, typer.Option(min=1, help="Processes that fill cells, the cores shared.")] = 1,
+    shard: Annotated[str | None, typer.Option(help="I/N: this machine takes every N-th category.")] = None,
     out: Out = Path("runs/benchmark"),
     data_dir: DataDir = None,
     cache_dir: CacheDir = None,
@@ -82,25 +84,17 @@ def run(
         reference=reference,
         batch_size=batch_size,
     )
-    from sowa.benchmark.runner import nothing_left, run_benchmark  # heavy, and only now wanted
+    from sowa.benchmark.crew import run_shared
+    from sowa.benchmark.runner import nothing_left  # heavy, and only now wanted
     from sowa.benchmark.store import Store
 
     store = Store(out)
     began = time.monotonic()
     with _progress() as progress:
-        outcome = run_benchmark(plan, store, workers=workers, progress=progress)
+        outcome = run_shared(plan, store, shard=shard, processes=processes, workers=workers, progress=progress)
     nothing_left(plan, outcome)
     _say_outcome(outcome)
-    about = {
-        "title": plan.title,
-        "reference": plan.reference,
-        "order": [choice.name for choice in plan.methods],
-        "command": _lasting(sys.argv[1:]),
-        "seconds": round(time.monotonic() - began, 1),
-        "computed": outcome.computed,
-        "failed": outcome.failed,
-        "skipped": sorted(set(outcome.skipped)),
-    }
+    about = _about(plan, outcome, time.monotonic() - began)
     _note(out, about)
     _tables(store, out, about)
     raise typer.Exit(1 if outcome.failed else 0)
@@ -122,8 +116,7 @@ def speed(
 ) -> None:
     """Images per second, latency, memory and parameters of each method: table and chart.
 
-    Without published weights measure drawn ones: give methods as `clip` models with `backbone.weights=random` in an
-    experiment file, or --backbone random_tiny.
+    Where published weights are not at hand, drawn ones of the same architecture are measured, and the table says so.
     """
     from sowa.benchmark.plan import numbers
 
@@ -211,7 +204,7 @@ def tables(
 
 
 ABOUT = "benchmark.json"
-PLACES = ("--out", "--data-dir", "--cache-dir", "--trained")
+PLACES = ("--out", "--shard", "--processes", "--data-dir", "--cache-dir", "--trained")
 
 
 def _lasting(words: Sequence[str]) -> list[str]:
@@ -227,6 +220,20 @@ def _lasting(words: Sequence[str]) -> list[str]:
             kept.append(word)
         skip = not skip and word in PLACES
     return kept
+
+
+def _about(plan: "Plan", outcome: "Outcome", seconds: float) -> dict[str, Any]:
+    """What a run writes of itself."""
+    return {
+        "title": plan.title,
+        "reference": plan.reference,
+        "order": [choice.name for choice in plan.methods],
+        "command": _lasting(sys.argv[1:]),
+        "seconds": round(seconds, 1),
+        "computed": outcome.computed,
+        "failed": outcome.failed,
+        "skipped": sorted(set(outcome.skipped)),
+    }
 
 
 def _note(out: Path, about: dict[str, Any]) -> None:

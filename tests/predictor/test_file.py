@@ -1,5 +1,6 @@
 """The `.sowa` file: what comes back is what was saved; anything else is refused in one line."""
 
+import hashlib
 import json
 import shutil
 import struct
@@ -15,7 +16,7 @@ from safetensors.torch import save
 
 from sowa.artifact import seal
 from sowa.errors import ArtifactError, ConfigError, SowaError
-from sowa.predictor.file import FORMAT, read_file
+from sowa.predictor.file import FORMAT, VERSION, read_file
 from sowa.predictor.predictor import Predictor
 from tests.predictor.parts import fitted, part, parts
 
@@ -63,6 +64,31 @@ def test_later_changes_are_saved_too(tmp_path):
     assert Predictor.load(tmp_path / "d.sowa").info() == detector.info()
     Predictor.load(tmp_path / "d.sowa").with_threshold(3).add([part(70)]).save(tmp_path / "d.sowa")
     assert Predictor.load(tmp_path / "d.sowa").threshold == 3
+
+
+def test_there_is_a_file_of_every_version():
+    """Whoever raises VERSION writes a file of the new one and keeps the older ones, each loaded by a test below."""
+    files = sorted(path.name for path in SAMPLE.parent.iterdir())
+    assert files == sorted(f"v{version}.sowa" for version in range(1, VERSION + 1))
+    for version in range(1, VERSION + 1):
+        with safe_open(SAMPLE.parent / f"v{version}.sowa", framework="pt") as file:
+            assert file.metadata()["version"] == str(version)
+
+
+def test_what_a_file_says_of_its_origin(tmp_path):
+    """Names and hashes of the good pictures' files, licence and identity of the weights; no folder of this machine."""
+    for number, picture in enumerate(parts(3)):
+        picture.save(tmp_path / f"{number}.png")
+    Predictor.fit(tmp_path, k=2, model="patchcore", backbone="random_tiny", thumbnails=True).save(tmp_path / "d.sowa")
+    with safe_open(tmp_path / "d.sowa", framework="pt") as file:
+        meta, names = file.metadata(), set(file.keys())
+    about = json.loads(meta["about"])
+    wanted = {f"{n}.png": hashlib.sha256((tmp_path / f"{n}.png").read_bytes()).hexdigest() for n in range(3)}
+    assert {one["name"]: one["sha256"] for one in about["normals"]} == wanted
+    assert sorted(one["use"] for one in about["normals"]) == ["reference", "reference", "threshold"]
+    assert about["backbone"]["licence"] and about["backbone"]["weights_id"]
+    assert "normals.thumbnails" in names and str(tmp_path) not in meta["about"]
+    assert meta["format"] == FORMAT and meta["version"] == str(VERSION)
 
 
 def test_the_first_version_still_loads_and_says_the_same():
@@ -207,7 +233,6 @@ def set_at(*keys, to):
         set_at("trained", to={"name": "a/b", "sha256": "0" * 64}),
         set_at("copies", to=True),
     ],
-    ids=str,
 )
 def test_hostile_descriptions(saved, tmp_path, change):
     refused(rewritten(saved, tmp_path / "d.sowa", about=change))

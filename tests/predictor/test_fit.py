@@ -111,6 +111,7 @@ def test_the_promise_is_in_plain_words():
     assert lines[0] == "disc: patchcore on random_tiny remembers 4 good pictures."
     assert "53 %" in lines[2] and "95 % confidence" in lines[2] and "give 59 for 5 %" in lines[2]
     assert "95 % with 95 % confidence" in fitted("patchcore", k=1).promise()
+    assert "calibrate again for another lot" in lines[3]
 
 
 def test_one_odd_picture_is_named(tmp_path):
@@ -148,7 +149,7 @@ def test_files_are_remembered_by_name_and_hash_never_by_place(tmp_path):
         ({"roi": "nowhere.png"}, ConfigError),
         ({"trained": "nowhere"}, ArtifactError),
     ],
-    ids=str,
+    ids=lambda value: None if isinstance(value, dict) else value.__name__,
 )
 def test_wrong_settings_are_named_in_one_line(wrong, error):
     with pytest.raises(error) as caught:

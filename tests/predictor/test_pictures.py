@@ -102,3 +102,14 @@ def test_copies_are_found_by_their_pixels(tmp_path):
 
 def test_items_of_a_stream_may_bring_names():
     assert [name for name, _ in named(["x.png", ("y", part(0)), part(1)])] == ["x.png", "y", "array"]
+
+
+def test_the_content_of_a_file_is_its_picture(tmp_path):
+    part(3).save(tmp_path / "a.png")
+    content = (tmp_path / "a.png").read_bytes()
+    assert as_picture(content, "s3://b/a.png").tobytes() == as_picture(tmp_path / "a.png").tobytes()
+    assert given_pictures(content) == [content]
+    with pytest.raises(DataError, match=r"^s3://b/a\.png: empty file"):
+        as_picture(b"", "s3://b/a.png")
+    with pytest.raises(DataError, match=r"^s3://b/a\.png: damaged image"):
+        as_picture(content[: len(content) // 2], "s3://b/a.png")

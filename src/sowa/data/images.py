@@ -19,6 +19,7 @@ import stat
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from os import PathLike
 from pathlib import Path
 from typing import BinaryIO, Literal, TypeAlias, get_args
@@ -34,7 +35,9 @@ __all__ = [
     "MAX_PIXELS",
     "MaskRule",
     "mask_is_empty",
+    "read_frames",
     "read_image",
+    "read_image_bytes",
     "read_mask",
     "read_reduced",
     "resample_mask",
@@ -53,6 +56,8 @@ MAX_PIXELS = 100_000_000
 
 # Formats whose decoders are plain code on the file alone: EPS would start Ghostscript, WMF the operating system.
 _FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "WEBP", "GIF", "PPM")
+_SEVERAL = ("TIFF", "GIF", "WEBP")
+"""May hold several pictures that are worth judging; those inside a phone's JPEG are copies of it."""
 # A progressive JPEG may repaint the whole picture in every scan; real encoders write about ten.
 _MAX_JPEG_SCANS = 200
 _ORIENTATION_TAG = 0x0112
@@ -75,6 +80,45 @@ def read_image(path: str | PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Im
     of 179 million pixels holds in any case.
     """
     return _upright_rgb(Path(path), max_pixels)[0]
+
+
+def read_frames(
+    path: str | PathLike[str], *, every: int = 1, max_pixels: int = MAX_PIXELS
+) -> Iterator[tuple[int | None, Image.Image]]:
+    """(number from 0, RGB picture) of each `every`-th frame or page; (None, picture) where the file holds one alone.
+
+    One is decoded at a time. Errors are those of `read_image`, raised where the damage is.
+    """
+    path = Path(path)
+    with _opened(path, max_pixels) as image:
+        turned = _TRANSPOSE.get(_orientation(image))
+        first = _to_rgb(image, path)
+        first = first if turned is None else first.transpose(turned)
+        if image.format not in _SEVERAL or not _sought(image, 1):
+            yield None, first
+            return
+        yield 0, first
+        number = 1
+        while _sought(image, number):
+            if image.size[0] * image.size[1] > max_pixels:
+                raise DataError(f"{path}: frame {number} declares {image.size[0]} x {image.size[1]} pixels")
+            if number % every == 0:
+                image.load()
+                yield number, _to_rgb(image, path)
+            number += 1
+
+
+def _sought(image: Image.Image, number: int) -> bool:
+    try:
+        image.seek(number)
+    except EOFError:
+        return False
+    return True
+
+
+def read_image_bytes(content: bytes, *, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """`read_image` of a file that was fetched already; `name` is for errors."""
+    return _upright_rgb(name, max_pixels, content=content)[0]
 
 
 def read_reduced(
@@ -145,10 +189,13 @@ def resample_mask(mask: NDArray[np.uint8], size_wh: tuple[int, int], rule: MaskR
 
 
 def _upright_rgb(
-    path: Path, max_pixels: int, before: Callable[[Image.Image], None] | None = None
+    path: Path | str,
+    max_pixels: int,
+    before: Callable[[Image.Image], None] | None = None,
+    content: bytes | None = None,
 ) -> tuple[Image.Image, Image.Transpose | None]:
     """The picture and how it was turned."""
-    with _opened(path, max_pixels, before=before) as image:
+    with _opened(path, max_pixels, before=before, content=content) as image:
         turned = _TRANSPOSE.get(_orientation(image))
         rgb = _to_rgb(image, path)
         return (rgb if turned is None else rgb.transpose(turned)), turned
@@ -156,18 +203,29 @@ def _upright_rgb(
 
 @contextmanager
 def _opened(
-    path: Path, max_pixels: int, *, decoded: bool = True, before: Callable[[Image.Image], None] | None = None
+    path: Path | str,
+    max_pixels: int,
+    *,
+    decoded: bool = True,
+    before: Callable[[Image.Image], None] | None = None,
+    content: bytes | None = None,
 ) -> Iterator[Image.Image]:
-    """The first frame, `before` called ahead of decoding; every failure of a decoder is a `DataError` with the path."""
-    _check_file(path)
+    """The first frame, `before` called ahead of decoding; every failure of a decoder is a `DataError` with the path.
+
+    content: the file's bytes, where the path is but its name.
+    """
+    if content is None:
+        _check_file(path)
+    elif not content:
+        raise DataError(f"{path}: empty file (0 bytes)")
     try:
         # A stream and not a path: given a path, Pillow maps some files into memory and scrambles turned grey TIFFs.
-        with path.open("rb") as file, _unwarned(file) as image:
+        with path.open("rb") if content is None else BytesIO(content) as file, _unwarned(file) as image:
             width, height = image.size
             if width * height > max_pixels:
                 raise DataError(f"{path}: declares {width} x {height} pixels, at most {max_pixels} are read")
             if image.format in ("JPEG", "MPO"):
-                _check_scans(path)
+                _check_scans(path, content)
             if before is not None:
                 before(image)
             if decoded:
@@ -204,13 +262,22 @@ def _check_file(path: Path) -> None:
         raise DataError(f"{path}: empty file (0 bytes)")
 
 
-def _check_scans(path: Path) -> None:
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        position, scans = data.find(b"\xff\xda"), 0
-        while position >= 0 and scans <= _MAX_JPEG_SCANS:
-            position, scans = data.find(b"\xff\xda", position + 2), scans + 1
+def _check_scans(path: Path | str, content: bytes | None) -> None:
+    if content is None:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            scans = _scans(data)
+    else:
+        scans = _scans(content)
     if scans > _MAX_JPEG_SCANS:
         raise DataError(f"{path}: JPEG of more than {_MAX_JPEG_SCANS} scans, made to keep a decoder busy; not read")
+
+
+def _scans(data: bytes | mmap.mmap) -> int:
+    """How often a scan begins, counted to just above the limit."""
+    position, scans = data.find(b"\xff\xda"), 0
+    while position >= 0 and scans <= _MAX_JPEG_SCANS:
+        position, scans = data.find(b"\xff\xda", position + 2), scans + 1
+    return scans
 
 
 def _orientation(image: Image.Image) -> int:
@@ -220,7 +287,7 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
+def _to_rgb(image: Image.Image, path: Path | str) -> Image.Image:
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         return Image.fromarray(_deep_to_8bit(np.asarray(image), path)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
@@ -230,7 +297,7 @@ def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
     return image.convert("RGB")
 
 
-def _deep_to_8bit(values: NDArray[np.generic], path: Path) -> NDArray[np.uint8]:
+def _deep_to_8bit(values: NDArray[np.generic], path: Path | str) -> NDArray[np.uint8]:
     low, high = float(values.min()), float(values.max())
     if values.dtype.kind == "f":
         if not (math.isfinite(low) and math.isfinite(high) and low >= 0 and high <= 1):

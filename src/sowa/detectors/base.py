@@ -29,6 +29,10 @@ class Detector(nn.Module, ABC):
     compares: ClassVar[bool] = False
     """Whether `losses` compares images with normal ones of their category, handed over by `take_normals`."""
 
+    splits: ClassVar[bool] = True
+    """Whether `losses` are means over the images of a batch, each computed from its own image: only then do several
+    devices that share a batch train what one would."""
+
     extends_nearly: ClassVar[bool] = False
     """Whether a reference of `extend_tokens` only comes near to that of all images learnt at once."""
 

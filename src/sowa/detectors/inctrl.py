@@ -55,6 +55,7 @@ class InCtrl(Detector):
 
     trains: ClassVar[Literal["none", "auxiliary", "target"]] = "auxiliary"
     compares: ClassVar[bool] = True
+    splits: ClassVar[bool] = False  # its heads are normalised over the batch, and shots are drawn in the batch's order
 
     def __init__(
         self,

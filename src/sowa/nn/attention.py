@@ -5,16 +5,42 @@ Shapes: N = window * window tokens of a window, D token width, heads of width D 
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["FrozenWindowAttention", "partition", "region_mask", "reverse"]
+__all__ = ["FrozenWindowAttention", "Share", "partition", "region_mask", "reverse", "shared_dropout"]
 
 MAX_LOG_SCALE = math.log(100.0)
 OTHER_REGION = -100.0  # Swin's value: tokens that the cyclic shift brought together from different sides
 PADDING = -1e4  # underflows to an exact zero after softmax, and unlike -inf leaves a row of padding finite
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Which images of a batch a device has: every `world`-th of `images`, from number `rank` on."""
+
+    images: int
+    rank: int
+    world: int
+
+    def __len__(self) -> int:
+        return len(range(self.rank, self.images, self.world))
+
+
+def shared_dropout(values: Tensor, rate: float, share: Share | None = None) -> Tensor:
+    """Dropout of [B, ...] by torch's global generator.
+
+    With a `share` the whole batch's pattern is drawn and this device's images take their part of it: devices that begin
+    with the same state of their generators drop what one device with all images would. Where the images are not as many
+    as the share says (some could not be read), the pattern is drawn for them alone.
+    """
+    if share is None or share.world == 1 or len(share) != len(values):
+        return F.dropout(values, rate)
+    whole = F.dropout(values.new_ones(share.images, *values.shape[1:]), rate)
+    return values * whole[share.rank :: share.world]
 
 
 def partition(tokens_BHWD: Tensor, window: int) -> Tensor:
@@ -79,6 +105,7 @@ class FrozenWindowAttention(nn.Module):
     def __init__(self, *, window: int, heads: int, value_only: bool = True, cpb_dim: int = 64, dropout: float = 0.0):
         super().__init__()
         self.window, self.heads, self.value_only, self.dropout = window, heads, value_only, dropout
+        self.share: Share | None = None  # of the batch that is being trained on; set by who splits it
         self.log_scale = nn.Parameter(torch.full((heads, 1, 1), math.log(10.0)))
         self.position = nn.Sequential(nn.Linear(2, cpb_dim), nn.ReLU(), nn.Linear(cpb_dim, heads, bias=False))
         self.register_buffer("offsets", _relative_offsets(window).flatten(0, 1), persistent=False)
@@ -106,7 +133,9 @@ class FrozenWindowAttention(nn.Module):
         logits = query @ key.transpose(-2, -1) * self.log_scale.clamp(max=MAX_LOG_SCALE).exp() + self.position_bias()
         if mask_nNN is not None:
             logits = logits + mask_nNN.to(logits)[:, None]
-        weights = F.dropout(logits.softmax(dim=-1), self.dropout, self.training)
+        weights = logits.softmax(dim=-1)
+        if self.training and self.dropout:
+            weights = shared_dropout(weights, self.dropout, self.share)
         return _in_its_type((weights @ value).transpose(2, 3).flatten(3), out_weight, out_bias)
 
     def _split(self, values_BnND: Tensor) -> Tensor:

@@ -77,6 +77,12 @@ def added_content(detector: Detector, content: Content, images: Any, progress: P
     new = [place for place in given.places if given.found[place].sha256 not in known]
     if not new:
         raise DataError("no new picture among those given: all of them are remembered already")
+    held_out = {normal.sha256 for normal in content.normals if normal.use == THRESHOLD}
+    if held := [given.found[place].name for place in new if given.found[place].sha256 in held_out]:
+        raise DataError(
+            f"{len(held)} of the pictures, '{held[0]}' first, set the threshold, which rests on pictures that were not"
+            " learnt from: add others, or fit anew"
+        )
     pictures, old, target = given.pictures(new), content.calibration, content.calibration.target or DEFAULT_TARGET
     if known:
         reference, evidence = extend(detector, content.view, content.name, content.reference, pictures, progress)

@@ -4,7 +4,7 @@ Three kinds of evidence set a threshold, none of them a defect:
 - left out: each remembered picture (in at most 8 groups, beyond that 4) is scored by a reference of the others;
 - held out: good pictures beyond the number that is remembered;
 - copies: the few remembered pictures lit and compressed a little must stay below the threshold too. A single picture
-  has no other to be compared with: copies of it that are also moved and turned stand for them.
+  has no other to be compared with: copies of it that are moved and turned tell how much another may differ.
 """
 
 import io
@@ -39,6 +39,9 @@ SINGLY, GROUPS = 8, 4
 COPIED = 8
 """Pictures beyond this number are not copied: they vary enough by themselves."""
 MOST_COPIES = 8
+MOVES = ((0.03, 0.0, 0.0), (-0.02, 0.02, 0.0), (0.0, -0.03, 2.0), (0.0, 0.0, -3.0))
+"""Shares of the sides and degrees by which copies are moved and turned."""
+MOVED = len(MOVES)
 
 Progress = Callable[[str, int, int], None]
 
@@ -53,6 +56,8 @@ class Evidence:
     copy_scores: tuple[float, ...]
     copy_peaks: tuple[float, ...]
     """The same of copies of remembered pictures: no independent evidence."""
+    moved: int = 0
+    """How many of the copies, the first ones, are moved and turned too: those of a single picture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +94,7 @@ def remember(
         tuple(_peaks(left_out)),
         tuple(seen.score for seen in copied),
         tuple(_peaks(copied)),
+        moved=MOVED if len(pictures) == 1 else 0,
     )
 
 
@@ -125,7 +131,7 @@ def copies(picture: Image.Image, *, moved: bool = True) -> Iterator[Image.Image]
     """The same part as another shot of it might look, always the same: lit and compressed a little, and `moved`."""
     width, height = picture.size
     if moved:
-        for across, down, degrees in ((0.03, 0.0, 0.0), (-0.02, 0.02, 0.0), (0.0, -0.03, 2.0), (0.0, 0.0, -3.0)):
+        for across, down, degrees in MOVES:
             yield _moved(picture, across * width, down * height, degrees)
     yield ImageEnhance.Brightness(picture).enhance(1.08)
     yield ImageEnhance.Brightness(picture).enhance(0.92)

@@ -50,7 +50,7 @@ class Choice(NamedTuple):
     options: Mapping[str, Any] | None
     backbone_options: Mapping[str, Any] | None
     trained: Path | str | None
-    engine: Engine = Engine()
+    engine: Engine = Engine("fp32")
 
 
 def _place(device: str) -> torch.device:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from sowa.data.images import MAX_PIXELS, read_image, upright_rgb
+from sowa.data.images import MAX_PIXELS, read_image, read_image_bytes, upright_rgb
 from sowa.data.layouts_tree import look
 from sowa.errors import DataError
 from sowa.wheels import file_sha256
@@ -23,7 +23,8 @@ ARRAY = "array"
 """Name of pixels that have none."""
 ALLOWED = "give a path, a PIL image, an array [h, w, 3] or [h, w], or a tensor [3, h, w] (uint8, or float in 0..1)"
 
-Given: TypeAlias = "str | os.PathLike[str] | Image.Image | NDArray[Any] | Tensor"
+Given: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | NDArray[Any] | Tensor"
+"""`bytes` is the content of a picture's file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ def given_pictures(images: Any) -> list[Given]:
         if not found:
             raise DataError(f"{path}: no picture in this folder; its subfolders are not searched")
         return found
-    if isinstance(images, Image.Image):
+    if isinstance(images, Image.Image | bytes):
         return [images]
     if isinstance(images, np.ndarray | Tensor):
         if images.ndim == 4:
@@ -61,11 +62,16 @@ def name_of(item: Given) -> str:
     return os.fspath(item) if isinstance(item, str | os.PathLike) else ARRAY
 
 
-def as_picture(item: Given, name: str | None = None) -> Image.Image:
-    """RGB and upright. The same picture is the same pixels in any form. DataError for anything that is no picture."""
+def as_picture(item: "Given | DataError", name: str | None = None) -> Image.Image:
+    """RGB and upright. The same picture is the same pixels in any form. DataError for anything that is no picture;
+    one in place of a picture, from a source that could not give it, is raised."""
+    if isinstance(item, DataError):
+        raise item
     if isinstance(item, str | os.PathLike):
         return read_image(item)
     name = name or ARRAY
+    if isinstance(item, bytes):
+        return read_image_bytes(item, name=name)
     if isinstance(item, Image.Image):
         return upright_rgb(item, name=name)
     if isinstance(item, Tensor):

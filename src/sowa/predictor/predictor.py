@@ -12,7 +12,8 @@ from sowa.calibration import probability_above
 from sowa.data.intake import Fit
 from sowa.detectors.base import Detector
 from sowa.errors import ArtifactError, ConfigError
-from sowa.predictor.content import Content, described
+from sowa.predictor.about import about_of
+from sowa.predictor.content import Content
 from sowa.predictor.file import identity_of, read_file, write_file
 from sowa.predictor.fitting import added_content, calibrated_content, fitted_content
 from sowa.predictor.heat import Seen, heat_regions, judge, restored
@@ -235,27 +236,14 @@ class Predictor:
 
     def info(self) -> dict[str, Any]:
         """Everything about it but the tensors, ready for JSON."""
-        content = self._content
-        about = described(content, inside=self._backbone_state is not None)
-        mask = content.view.mask
-        return {
-            "id": self._id,
-            "precision": self._detector.backbone.precision,
-            "device": str(self._detector.backbone.mean.device),
-            **about,
-            "view": {**about["view"], "views": content.view.count, "mask": None if mask is None else list(mask.shape)},
-            "reference": {name: list(value.shape) for name, value in content.reference.items()},
-            "reference_bytes": sum(value.numel() * value.element_size() for value in content.reference.values()),
-            "threshold_source": self._source,
-            "promise": self._promises(),
-        }
+        inside, words = self._backbone_state is not None, self._detector.backbone.text_trained
+        about = about_of(self._content, identity=self._id, inside=inside, words_trained=words)
+        backbone = self._detector.backbone
+        return about | {"precision": backbone.precision, "device": str(backbone.mean.device)}
 
     def promise(self) -> str:
         """What was learnt and what cannot be promised, in plain words, one sentence a line."""
-        return "\n".join(self._promises())
-
-    def _promises(self) -> list[str]:
-        return promise_of(self._content, words_trained=self._detector.backbone.text_trained)
+        return "\n".join(promise_of(self._content, words_trained=self._detector.backbone.text_trained))
 
     # ---- files
 

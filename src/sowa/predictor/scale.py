@@ -3,10 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
+from math import sqrt
+from statistics import median
 from typing import NamedTuple
 
 from sowa.calibration import (
     CONFIDENCE,
+    Cut,
     choose_cut,
     false_alarm_bound,
     normals_needed,
@@ -37,6 +40,10 @@ LEAST_PIXEL = 1e-6
 """Heat of pictures that are all the same must not be divided by zero."""
 LEVELS = 2.0
 WANTED = 0.05
+SAME_LOT = "That is of parts made and photographed as these were: calibrate again for another lot or another camera."
+UNLIKE = 2.0
+"""How many times further from the middle than moved copies other good pictures are taken to lie. Chosen on the
+development part of benchmarks/false_alarms.py, see docs/CALIBRATION.md."""
 
 
 class Known(NamedTuple):
@@ -56,8 +63,13 @@ def from_evidence(evidence: Evidence, held_out: Evidence, *, shots: int, target:
     images = len(held_out.scores) + (shots if few else 0)
     # A single picture may have nothing to be compared with but copies of itself: the strangest of them stands for it.
     scores = scores or (max(evidence.copy_scores),)
-    cut = choose_cut(scores, target=target, images=images, expected=known.expected)
-    threshold = max((cut.threshold, *evidence.copy_scores))
+    moved, lit = evidence.copy_scores[: evidence.moved], evidence.copy_scores[evidence.moved :]
+    if images == 1 and known.expected is not None and moved:
+        cut = _single_cut(scores, moved, target, known.expected)
+        threshold = max((cut.threshold, *lit))
+    else:
+        cut = choose_cut(scores, target=target, images=images, expected=known.expected)
+        threshold = max((cut.threshold, *evidence.copy_scores))
     return Calibration(
         threshold=threshold,
         middle=cut.middle,
@@ -70,6 +82,18 @@ def from_evidence(evidence: Evidence, held_out: Evidence, *, shots: int, target:
         scores=scores,
         peaks=peaks,
     )
+
+
+def _single_cut(scores: Sequence[float], moved: Sequence[float], target: float, expected: float) -> Cut:
+    """Of a single picture, on a scale that it has set itself: its own parts are more alike than two pictures are.
+
+    Where other good pictures lie is taken to be `UNLIKE` times as far from the middle as moved copies of it do, so
+    that nothing is paid for an uncertain middle; their spread is `expected`, as nobody knows it.
+    """
+    cut = choose_cut(scores, target=target, images=1, expected=expected)
+    further = UNLIKE * max(0.0, median(moved) - cut.middle)
+    paid = (cut.threshold - cut.middle) / sqrt(2)
+    return replace(cut, threshold=cut.middle + further + paid)
 
 
 def from_held_out(normals: Evidence, defect_scores: Sequence[float], *, target: float, known: Known) -> Calibration:
@@ -185,7 +209,7 @@ def promise_of(content: Content, *, words_trained: bool) -> list[str]:
         )
     if scale.kind == "fixed":
         return lines
-    lines.append(_known(scale))
+    lines += [_known(scale), SAME_LOT]
     if scale.kind == "left out" and scale.exceeding:
         names = _odd_names(content)
         lines.append(f"Unlike the others and worth a look, in case it is no good part: {names}.")

@@ -19,8 +19,8 @@ class StepSampler(Sampler[list[int]]):
     """Batches of indices: epoch e is the permutation drawn from (seed, e), cut into pieces.
 
     `step()` says how many steps were taken so far: an iteration begun in the middle of an epoch yields the rest of that
-    epoch and nothing else. Of each batch rank r of `world` takes every `world`-th index; an uneven last batch is filled
-    up from its own start, so that all ranks take part in every step.
+    epoch and nothing else. Of each batch rank r of `world` takes every `world`-th index, from the r-th on. All
+    ranks take part in every step: of an uneven last batch they have different numbers of images, perhaps none.
     """
 
     def __init__(
@@ -41,8 +41,6 @@ class StepSampler(Sampler[list[int]]):
         order = self.order(epoch)
         for start in range(done * self.batch_size, self.count, self.batch_size):
             batch = order[start : start + self.batch_size]
-            missing = -len(batch) % self.world
-            batch += (batch * self.world)[:missing]
             yield batch[self.rank :: self.world]
 
     def order(self, epoch: int) -> list[int]:
@@ -110,7 +108,11 @@ class AuxiliaryData(pl.LightningDataModule):
             raise ConfigError("the auxiliary data set is empty")
         self.dataset, self.batch_size, self.num_workers, self.seed = dataset, batch_size, num_workers, seed
         self.balanced, self.steps_per_epoch = balanced, steps_per_epoch
-        self._sampler(step=lambda: 0)  # what cannot be drawn is said before anything starts
+        self.check_world(1)
+
+    def check_world(self, world: int) -> None:
+        """ConfigError for batches that cannot be drawn or shared by `world` devices, before anything starts."""
+        self._sampler(step=lambda: 0, world=world)
 
     def train_dataloader(self) -> DataLoader:
         trainer = self.trainer

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sowa.detectors.base import Detector
 from sowa.errors import ConfigError, SowaError, UnknownNameError
+from sowa.nn.attention import FrozenWindowAttention, Share
 from sowa.training.record import refuse_other_training
 from sowa.types import Batch
 
@@ -26,6 +27,9 @@ class LitDetector(pl.LightningModule):
     Its state holds only what is trained. Everything a run depends on is either in that state or a pure function of
     (`seed`, global step), so that a resumed run ends with the bits of an uninterrupted one. `about` describes the
     training and is kept in its checkpoints; `identity` are the values a resumed run must share.
+
+    Several devices that share a batch train what one would, but for the rounding of sums: the mean over the batch is
+    weighted by how many images each device has, and dropout is drawn for the whole batch on each.
     """
 
     def __init__(
@@ -57,7 +61,7 @@ class LitDetector(pl.LightningModule):
         self.detector, self.optimizer, self.betas = detector, optimizer, (float(betas[0]), float(betas[1]))
         self.lr, self.weight_decay, self.factor, self.patience = lr, weight_decay, factor, patience
         self.seed, self.identity, self.about = seed, dict(identity or {}), dict(about or {})
-        self.loss_sum, self.loss_count = 0.0, 0.0
+        self.loss_sum, self.loss_count, self._images = 0.0, 0.0, 0
         self.plateau: torch.optim.lr_scheduler.ReduceLROnPlateau | None = None
         self._plateau_state: dict[str, Any] | None = None
 
@@ -74,38 +78,57 @@ class LitDetector(pl.LightningModule):
         return optimizer
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        name = f"{self.seed}/{self.global_step}/{self.global_rank}".encode()
+        name = f"{self.seed}/{self.global_step}/0".encode()  # the same on all devices, see `shared_dropout`
         torch.manual_seed(int.from_bytes(hashlib.sha256(name).digest()[:7], "big"))
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor | None:
-        if not len(batch["labels"]):  # no image of it could be read: a step that changes nothing
+        count, world = len(batch["labels"]), self.trainer.world_size
+        images = round(self._over_devices(count)[0])
+        if not images and world == 1:  # no image of it could be read: a step that changes nothing
             return None
-        terms = self.detector.losses(Batch(**batch))
+        self._tell_share(Share(images, self.global_rank, world))
+        terms = self.detector.losses(Batch(**batch)) if count else {"none": self._zero()}
         loss = torch.stack(list(terms.values())).sum()
-        value, count = loss.item(), len(batch["labels"])
-        if not math.isfinite(value):
-            raise SowaError(f"the loss became {value} at step {self.global_step}: lower optimisation.lr")
-        self.loss_sum, self.loss_count = self.loss_sum + value * count, self.loss_count + count
-        self.log("train/loss_step", value, prog_bar=True, batch_size=count, rank_zero_only=True)
+        total = self._over_devices(loss.item() * count)[0] if images else 0.0
+        if not math.isfinite(total):
+            raise SowaError(f"the loss became {total} at step {self.global_step}: lower optimisation.lr")
+        self.loss_sum, self.loss_count = self.loss_sum + total, self.loss_count + images
+        self._images = images
+        if not images:
+            return loss
+        self.log("train/loss_step", total / images, prog_bar=True, batch_size=images, rank_zero_only=True)
         for name, term in terms.items():
-            self.log(f"train/{name}", term.detach(), batch_size=count, rank_zero_only=True)
-        return loss
+            self.log(f"train/{name}", term.detach(), batch_size=count or 1, rank_zero_only=True)
+        # The trainer takes the mean of the devices' gradients, which have different numbers of images.
+        return loss if world == 1 else loss * (count * world / images)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        if not self._images:  # all devices had to take part in the step, and it changes nothing
+            optimizer.zero_grad(set_to_none=True)
+
+    def _tell_share(self, share: Share) -> None:
+        for module in self.detector.modules():
+            if isinstance(module, FrozenWindowAttention):
+                module.share = share
+
+    def _zero(self) -> Tensor:
+        """A loss of nothing that every trained tensor takes part in, as the exchange of gradients wants it."""
+        return torch.stack([value.sum() * 0 for _, value in self.detector.trainable_parameters()]).sum()
+
+    def _over_devices(self, *values: float) -> list[float]:
+        """Sums over all devices."""
+        if self.trainer.world_size == 1:
+            return list(values)
+        own = torch.tensor(values, device=self.device, dtype=torch.float64)
+        return self.trainer.strategy.reduce(own, reduce_op="sum").tolist()
 
     def on_train_epoch_end(self) -> None:
-        total, count = self._all_losses()
+        total, count = self.loss_sum, self.loss_count
         self.loss_sum, self.loss_count = 0.0, 0.0
         if count:
             self.plateau.step(total / count)
             self.log("train/loss", total / count, rank_zero_only=True)
         self.log("train/lr", self.plateau.optimizer.param_groups[0]["lr"], rank_zero_only=True)
-
-    def _all_losses(self) -> tuple[float, int]:
-        """Sum over the images of this epoch so far and their number, of all devices."""
-        if self.trainer.world_size == 1:
-            return self.loss_sum, self.loss_count
-        own = torch.tensor([self.loss_sum, self.loss_count], device=self.device, dtype=torch.float64)
-        total, count = self.trainer.strategy.reduce(own, reduce_op="sum").tolist()
-        return total, round(count)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         return self.detector.trained_state()
@@ -114,13 +137,11 @@ class LitDetector(pl.LightningModule):
         self.detector.load_trained_state(state_dict)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        total, count = self._all_losses()
-        world = self.trainer.world_size  # each device takes its share up again
         checkpoint["sowa"] = {
             "identity": self.identity,
             "about": self.about,
             "plateau": self.plateau.state_dict(),
-            "loss": [total / world, count / world],
+            "loss": [self.loss_sum, self.loss_count],
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

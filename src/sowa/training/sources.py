@@ -131,7 +131,7 @@ def check_shots(
     given = read_shot_list(Path(shots_file), target.samples, dataset=target.dataset)
     if missing := sorted(set(seeds) - given.keys()):
         raise ConfigError(f"shots_file={shots_file} holds seeds {sorted(given)}, not {missing}: set seeds to those")
-    for category in {sample.category for sample in target.samples}:
+    for category in sorted({sample.category for sample in target.samples}):
         for seed in seeds:
             if len(given[seed].get(category, ())) < most:
                 raise ConfigError(

@@ -124,6 +124,14 @@ class Training:
             refuse_other_training(self.shell.identity, read_state(self.state)["sowa"].get("identity", {}))
         with quiet():
             self.trainer = _trainer(settings, folder)
+        self._check_devices(settings["model"]["name"])
+
+    def _check_devices(self, model: str) -> None:
+        """What cannot be shared by this many devices is said before they are started."""
+        world = self.trainer.world_size
+        if world > 1 and not self.detector.splits:
+            raise ConfigError(f"model {model} cannot share a batch between {world} devices: set trainer.devices=1")
+        self.data.check_world(world)
 
     def fit(self) -> dict[str, Any]:
         """Train in place, from the start or from the state to be resumed; returns what `run.json` notes.
