@@ -27,7 +27,7 @@ def test_a_file_of_one_precision_works_under_another(tmp_path):
 
 def test_auto_keeps_a_tiny_tower_in_float32(monkeypatch):
     monkeypatch.setattr(precision, "native_bf16", lambda: True)
-    fitted = Predictor.fit(parts(2), name="disc", backbone="random_tiny")
+    fitted = Predictor.fit(parts(2), name="disc", backbone="random_tiny", precision="auto")
     assert fitted.info()["precision"] == "fp32"
 
 

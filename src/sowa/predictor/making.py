@@ -29,7 +29,7 @@ PLACES = ("weights", "cache_dir", "offline")
 class Engine(NamedTuple):
     """Where and in which numbers a detector computes."""
 
-    precision: str = "auto"
+    precision: str = "fp32"
     device: str = "cpu"
 
     def checked(self) -> "Engine":
@@ -50,7 +50,7 @@ class Choice(NamedTuple):
     options: Mapping[str, Any] | None
     backbone_options: Mapping[str, Any] | None
     trained: Path | str | None
-    engine: Engine = Engine("fp32")
+    engine: Engine = Engine()
 
 
 def _place(device: str) -> torch.device:

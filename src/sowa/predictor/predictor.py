@@ -65,7 +65,7 @@ class Predictor:
         ignore: Any = None,
         thumbnails: bool = False,
         target_false_alarms: float | None = None,
-        precision: str = "auto",
+        precision: str = "fp32",
         device: str = "cpu",
         progress: Progress | None = None,
     ) -> "Predictor":
@@ -81,7 +81,7 @@ class Predictor:
         thumbnails: keep a small copy of each good picture for reports.
         target_false_alarms: share of good parts that may be called defective; None: 2 %. A handful of pictures cannot
             promise it, see `promise`.
-        precision, device: auto (docs/performance), fp32, bf16 or fp16; cpu, cuda, cuda:1, mps, or auto.
+        precision, device: fp32, bf16, fp16, or auto (docs/performance); cpu, cuda, cuda:1, mps, or auto.
         progress: called with (what is being done, how many are done, how many there are).
         Raises DataError for pictures that cannot be read, NeedsSupportError where the method needs at least one.
         """
@@ -278,7 +278,7 @@ class Predictor:
         cache_dir: Path | None = None,
         offline: bool = False,
         weights: Path | str | None = None,
-        precision: str = "auto",
+        precision: str = "fp32",
         device: str = "cpu",
     ) -> "Predictor":
         """Read and validate a file of `save`; nothing in it is executed. ArtifactError in one line if it is not whole.
