@@ -140,6 +140,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     words = ["make bench-quick" if options.quick else "make bench"]
     command = words[0] if not options.only else f"python benchmarks/run.py --only {options.only}"
+    if options.page:
+        command = "python benchmarks/run.py --page (the JSON that was at hand)"
     about = HERE / "about.md"
     text = [about.read_text(encoding="utf-8").rstrip(), ""] if about.exists() else []
     (out / "README.md").write_text("\n".join([*text, page(results, errors, seconds, command)]), encoding="utf-8")
