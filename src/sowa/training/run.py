@@ -102,6 +102,7 @@ def _train(composed: Composed) -> None:
     from sowa.training.build import build, call
     from sowa.training.record import open_folder
     from sowa.training.sources import check_shots, read_source, refuse_same_data
+    from sowa.training.tokens import tell_token_cache
 
     data, places = settings["data"], {key: settings["paths"][key] for key in ("data_dir", "cache_dir")}
     known = {key: value for key, value in data["auxiliary"].items() if key != "mosaic_rate"}
@@ -121,6 +122,7 @@ def _train(composed: Composed) -> None:
     with folder.recording(settings, composed.overrides):
         if training.trainer.is_global_zero:
             _say(f"training on {len(images.dataset)} images of {auxiliary.dataset}, run folder {folder.path}")
+            tell_token_cache(detector, len(images.dataset), settings["trainer"].get("max_epochs"))
         folder.note(**training.fit())
         if not training.trainer.is_global_zero:
             return
