@@ -5,6 +5,7 @@ Heavy libraries are imported once the settings are known to be good, so that a t
 
 import argparse
 import gc
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -181,6 +182,7 @@ def _score(
             batch_size=settings["data"]["batch_size"],
             workers=settings["data"]["num_workers"],
             on_error=settings["data"]["on_error"],
+            exact_gb=settings.get("exact_gb", math.inf),
             progress=progress,
         )
     about = {"model": settings["model"]["name"], "backbone": backbone.name, "protocol": settings["protocol"]}
@@ -216,6 +218,8 @@ def _checked(settings: Mapping[str, Any]) -> dict[str, Any]:
         if not values or not all(type(value) is int and value >= 0 for value in values):
             raise ConfigError(f"{key}={settings[key]} cannot be used: give whole numbers of 0 or more, such as [0,4]")
         settings[key] = values
+    if not settings["exact_gb"] >= 0:
+        raise ConfigError(f"exact_gb={settings['exact_gb']} cannot be used: give gigabytes of 0 or more, such as 4.0")
     if settings["data"]["batch_size"] < 1 or settings["data"]["num_workers"] < 0:
         raise ConfigError("data.batch_size must be 1 or more, data.num_workers 0 or more")
     intake_of(settings["protocol"], settings["data"].get("fit", "squash"))
