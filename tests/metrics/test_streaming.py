@@ -167,7 +167,10 @@ def test_a_meter_holds_no_maps_beyond_its_bytes():
 
 def test_the_papers_thresholds_need_all_maps():
     maps, masks = drawn(6)
-    assert filled(maps, masks, protocol="paper", exact_bytes=0).compute() == filled(maps, masks, protocol="paper").compute()
+    assert (
+        filled(maps, masks, protocol="paper", exact_bytes=0).compute()
+        == filled(maps, masks, protocol="paper").compute()
+    )
 
 
 def test_names_are_those_of_the_exact_metrics():

@@ -13,7 +13,9 @@ def by_definition(logits_BVShw, mask_BHW, both_states):
     enlarged = upsample(logits_BVShw.flatten(0, 1), size).softmax(dim=1).unflatten(0, logits_BVShw.shape[:2])
     pairs = []
     for level in enlarged.unbind(dim=1):
-        pairs.append(pixel_losses(level, mask_BHW) if both_states else (focal(level, mask_BHW), dice(level[:, 1], mask_BHW)))
+        pairs.append(
+            pixel_losses(level, mask_BHW) if both_states else (focal(level, mask_BHW), dice(level[:, 1], mask_BHW))
+        )
     return [torch.stack(column) for column in zip(*pairs, strict=True)]
 
 
@@ -44,7 +46,9 @@ def test_values_and_gradients_are_those_of_the_definition(both_states, scale):
 def test_in_float32_it_is_as_exact_as_the_definition():
     exact, masks = drawn()
     logits = exact.detach().float().requires_grad_()
-    for got, want in zip(map_losses(logits[:, :, 1] - logits[:, :, 0], masks), by_definition(exact, masks, True), strict=True):
+    for got, want in zip(
+        map_losses(logits[:, :, 1] - logits[:, :, 0], masks), by_definition(exact, masks, True), strict=True
+    ):
         torch.testing.assert_close(got.double(), want, rtol=1e-5, atol=1e-6)
 
 
@@ -66,5 +70,7 @@ def test_no_map_is_kept_for_the_backward_pass():
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(noted, lambda tensor: tensor):
-        map_losses(logits[:, :, 1] - logits[:, :, 0], torch.nn.functional.interpolate(masks[None].float(), size=(170, 170))[0])
+        map_losses(
+            logits[:, :, 1] - logits[:, :, 0], torch.nn.functional.interpolate(masks[None].float(), size=(170, 170))[0]
+        )
     assert max(kept) < 170 * 170

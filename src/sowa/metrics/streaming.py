@@ -127,7 +127,9 @@ class StreamedPixels:
         """Move what waits into bins, then join bins until there are few enough."""
         if not self._waiting:
             return
-        normal, anomalous = (np.concatenate([np.empty(0, np.float32), *part]) for part in (self._normal, self._anomalous))
+        normal, anomalous = (
+            np.concatenate([np.empty(0, np.float32), *part]) for part in (self._normal, self._anomalous)
+        )
         share = np.concatenate([np.empty(0), *self._shares])
         self._forget()
         value = np.unique(np.concatenate((np.unique(normal), np.unique(anomalous))) + np.float32(0))

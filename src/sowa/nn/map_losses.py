@@ -33,9 +33,7 @@ def map_losses(difference_BVhw: Tensor, mask_BHW: Tensor, *, both_states: bool =
 
 class _MapLosses(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, difference_BVhw: Tensor, mask_BHW: Tensor, both_states: bool
-    ) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, difference_BVhw: Tensor, mask_BHW: Tensor, both_states: bool) -> tuple[Tensor, Tensor]:
         parts = [
             _one_image(grid_Vhw, mask_HW > 0, both_states)
             for grid_Vhw, mask_HW in zip(difference_BVhw.detach(), mask_BHW, strict=True)
@@ -87,4 +85,3 @@ def _dice(probability_VHW: Tensor, mask_HW: Tensor) -> tuple[Tensor, Tensor]:
     below_V = probability_VHW.flatten(1).sum(dim=1) + mask_HW.sum() + 1
     by_probability = (above_V / below_V**2)[:, None, None] - (2 / below_V)[:, None, None] * mask_HW
     return 1 - above_V / below_V, by_probability
-

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 __all__ = ["remember_tokens", "tell_token_cache", "token_precision"]
 
+UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
+
 
 def remember_tokens(
     *,
@@ -44,7 +46,9 @@ def remember_tokens(
 def token_precision(settings: Mapping[str, Any]) -> dict[str, str]:
     """The part of a training's identity that the cache decides: nothing, unless it rounds tokens."""
     cache = settings.get("token_cache") or {}
-    precision = cache.get("precision", "float32") if cache.get("enabled") else settings.get("token_precision", "float32")
+    precision = (
+        cache.get("precision", "float32") if cache.get("enabled") else settings.get("token_precision", "float32")
+    )
     return {} if precision == "float32" else {"token_precision": precision}
 
 
@@ -73,7 +77,8 @@ def _bytes(tower: Any, detector: "Detector") -> int:
 
 
 def _size(count: float) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+    unit, name = next(((unit, name) for unit, name in UNITS if count >= unit), UNITS[-1])
+    return f"{count / unit:.1f} {name}"
 
 
 def _say(line: str) -> None:
