@@ -80,7 +80,7 @@ def test_rounded_tokens_are_another_training(data_dir, tmp_path, cold):
     assert trained.bits != cold[0].bits
     again = train(data_dir, tmp_path / "again", (*LONG, *half))
     assert again.bits == trained.bits and again.detector.backbone.misses == 0
-    with pytest.raises(ArtifactError, match="cannot resume: .* with token_precision=float16"):
+    with pytest.raises(ArtifactError, match=r"cannot resume: .* with token_precision=float16"):
         prepare(data_dir, tmp_path / "run", (*LONG, "resume=true"))
 
 

@@ -1,13 +1,13 @@
 """Pixel metrics of any number of maps in bounded memory, with the largest error they can have.
 
-Scores are counted in bins. A bin is an interval of scores with what lies in it: normal pixels, anomalous pixels, and the
-overlap those add. Between two bins everything is known exactly; within one the order is not, and that alone is where an
-error can come from. So the true value of every metric lies between that of the best and of the worst order within the
-bins, and the distance is stated beside the value.
+Scores are counted in bins. A bin is an interval of scores with what lies in it: normal pixels, anomalous pixels, and
+the overlap those add. Between two bins everything is known exactly; within one the order is not, and that alone is where
+an error can come from. So the true value of every metric lies between that of the best and of the worst order within
+the bins, and the distance is stated beside the value.
 
-As long as there are no more distinct scores than bins, each score is a bin of its own and nothing is approximate. Beyond
-that neighbours are joined so that no bin holds more than a small share of the normal pixels, of the anomalous ones, or
-(on a logarithmic scale, for the strictest thresholds) of the false alarms above it.
+As long as there are no more distinct scores than bins, each score is a bin of its own and nothing is approximate.
+Beyond that neighbours are joined so that no bin holds more than a small share of the normal pixels, of the anomalous
+ones, or (on a logarithmic scale, for the strictest thresholds) of the false alarms above it.
 """
 
 from collections.abc import Sequence
@@ -29,8 +29,8 @@ BUFFER = 1 << 20
 class StreamedPixels:
     """Takes maps with their masks, gives the operating points of all pixels so far.
 
-    Memory: 40 bytes for each of `bins` bins and, while they are sorted in, some 60 for each of `buffer` pixels (of one map
-    where that is larger), whatever the number of maps.
+    Memory: 40 bytes for each of `bins` bins and, while they are sorted in, some 60 for each of `buffer` pixels (of one
+    map where that is larger), whatever the number of maps.
     """
 
     def __init__(self, *, bins: int = BINS, buffer: int = BUFFER):

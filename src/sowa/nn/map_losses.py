@@ -3,8 +3,8 @@
 The same losses as `sowa.nn.losses.pixel_losses` on the upsampled, soft-maxed logits, and the same gradients up to
 rounding. Two facts make them cheap. A softmax of two states depends on their difference alone, and upsampling is
 linear, so one channel is enlarged instead of two. And a loss is a number: its gradient with respect to the grid can be
-worked out on the way forward, image by image, while the enlarged map is at hand. What stays for the backward pass is two
-grids per level, some hundred times less than the maps.
+worked out on the way forward, image by image, while the enlarged map is at hand. What stays for the backward pass is
+two grids per level, some hundred times less than the maps.
 
 Shapes: B images, V levels, h w grid, H W pixels.
 """
