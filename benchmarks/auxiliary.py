@@ -84,6 +84,7 @@ def detector_on(inner: Backbone, settings: dict[str, Any]) -> Detector:
     model = dict(settings["model"])
     detector = build_detector(model.pop("name"), backbone=inner, **model)
     options = dict(settings["token_cache"])
+    del options["images_gb"]
     if options.pop("enabled"):
         remember_tokens(detector=detector, **options)
     return detector

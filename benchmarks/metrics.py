@@ -5,8 +5,8 @@
 Ours: `pixel_metrics`, all five pixel metrics at every distinct score, and `StreamedPixels`, the same in bounded memory,
 with the largest error it states and the error it has. Against them two loops that compute AUPRO alone at 200 equally
 spaced thresholds: as the reference code of the field does it, regions found anew at each threshold, and the best such a
-loop can be, with the regions' pixels listed once before it. The cost of a threshold is measured at `--passes` of the 200,
-spread evenly, and its median counted 200 times; `--passes 200` times the whole loops.
+loop can be, with the regions' pixels listed once before it. The cost of a threshold is measured at `--passes` of the
+200, spread evenly, and its median counted 200 times; `--passes 200` times the whole loops.
 """
 
 import argparse
@@ -112,7 +112,9 @@ def measure(images: int, size: int, repeats: int, passes: int) -> dict[str, Any]
         "counted_error_stated": stated,
         "counted_error": max(abs(rough[name] - value) for name, value in values.items()),
         "values": values,
-        "rows": [{"way": way, "seconds": time} for way, time in (("exact", median), ("loop", loop), ("lean loop", lean))],
+        "rows": [
+            {"way": way, "seconds": time} for way, time in (("exact", median), ("loop", loop), ("lean loop", lean))
+        ],
         "ratios": {"loop over exact": loop / median, "lean loop over exact": lean / median},
         "hardware": machine_facts(),
     }

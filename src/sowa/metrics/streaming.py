@@ -1,7 +1,7 @@
 """Pixel metrics of any number of maps in bounded memory, with the largest error they can have.
 
 Scores are counted in bins. A bin is an interval of scores with what lies in it: normal pixels, anomalous pixels, and
-the overlap those add. Between two bins everything is known exactly; within one the order is not, and that alone is where
+the overlap those add. Between two bins everything is known exactly; within one the order is not: that alone is where
 an error can come from. So the true value of every metric lies between that of the best and of the worst order within
 the bins, and the distance is stated beside the value.
 

@@ -23,6 +23,7 @@ def build(settings: Mapping[str, Any]) -> "Detector":
     tower = call(build_backbone, backbone, what="backbone")
     detector = build_detector(model.pop("name"), backbone=tower, **model)
     cache = dict(settings.get("token_cache") or {})
+    cache.pop("images_gb", None)  # of decoded pictures, the data's affair
     if cache.pop("enabled", False):
         call(remember_tokens, cache, what="token_cache", detector=detector, cache_dir=settings["paths"]["cache_dir"])
     return detector
