@@ -278,7 +278,9 @@ def _learn(
                     outcome.skipped.append(f"{seat.method.name} {unit.name} k={cell.k}: {error}")
                     del seat.paths[cell]
             share = EXACT_BYTES / len(unit.seats)
-            seat.run = CategoryRun(detector, unit.data.name, unit.category, references, plan.protocol, masks, fit, share)
+            seat.run = CategoryRun(
+                detector, unit.data.name, unit.category, references, plan.protocol, masks, fit, share
+            )
         seat.seconds += time.perf_counter() - began
 
 

@@ -127,15 +127,16 @@ class StreamedPixels:
         """Move what waits into bins, then join bins until there are few enough."""
         if not self._waiting:
             return
-        normal, anomalous = (
-            np.concatenate([np.empty(0, np.float32), *part]) for part in (self._normal, self._anomalous)
-        )
+        anomalous = np.concatenate([np.empty(0, np.float32), *self._anomalous]) + np.float32(0)  # one zero, not two
+        every = np.concatenate([anomalous, *self._normal]) + np.float32(0)
         share = np.concatenate([np.empty(0), *self._shares])
         self._forget()
-        value = np.unique(np.concatenate((np.unique(normal), np.unique(anomalous))) + np.float32(0))
-        false = _counts(value, normal)
+        every.sort()
+        first = np.flatnonzero(np.append(True, every[1:] != every[:-1]))
+        value = every[first]
         place = np.searchsorted(value, anomalous)
         true = np.bincount(place, minlength=value.size)
+        false = np.diff(first, append=every.size) - true
         mass = np.bincount(place, share, minlength=value.size)
         self._merge(value.astype(np.float64), false, true, mass)
         if self._low.size > self.bins:
@@ -175,10 +176,3 @@ class StreamedPixels:
         self._low, self._high = self._low[first], self._high[last]
         self._false, self._true = np.add.reduceat(self._false, first), np.add.reduceat(self._true, first)
         self._mass = np.add.reduceat(self._mass, first)
-
-
-def _counts(value: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """How often each of the distinct ascending values is among the scores."""
-    scores = np.sort(scores)
-    edges = np.searchsorted(scores, value, side="left")
-    return np.diff(edges, append=scores.size)
