@@ -30,13 +30,19 @@ ARROWS = {
     "demo": LEAVES | {"training", "artifact", "backbones", "detectors", "data", "metrics", "figures", "calibration"},
     "predictor": LEAVES
     | {"artifact", "archive", "backbones", "calibration", "data", "detectors", "figures", "metrics", "nn", "wheels"},
+<<<<<<< HEAD
     "scale": LEAVES | {"predictor", "data", "wheels"},
     "report": LEAVES | {"predictor", "calibration", "data", "metrics", "wheels"},
+=======
+    "export": LEAVES | {"backbones", "detectors", "metrics", "nn", "predictor"},
+    "report": LEAVES | {"predictor", "data", "figures", "metrics"},
+>>>>>>> e987e7b (sowa export: ONNX and OpenVINO files that are kept only if they say what the detector says; int8 by NNCF)
     "benchmark": LEAVES
     | {"training", "artifact", "backbones", "data", "detectors", "figures", "integrations", "metrics"},
     "integrations": LEAVES
     | {"artifact", "backbones", "calibration", "data", "detectors", "export", "metrics", "nn", "predictor"},
     "cli": LEAVES
+<<<<<<< HEAD
     | {
         "training",
         "demo",
@@ -60,6 +66,16 @@ ARROWS = {
     "cli_about": LEAVES | {"about"},
     "cli_benchmark": LEAVES | {"benchmark", "metrics"},
     "cli_scale": LEAVES | {"scale"},
+=======
+    | {"training", "demo", "artifact", "cli_data", "cli_predict", "cli_score", "cli_about", "cli_benchmark"}
+    | {"cli_export"},
+    "cli_data": LEAVES | {"data", "figures"},
+    "cli_predict": LEAVES | {"predictor", "report", "data", "figures"},
+    "cli_score": LEAVES | {"predictor", "report", "data", "figures", "metrics"},
+    "cli_about": LEAVES | {"backbones", "data", "detectors", "predictor", "wheels"},
+    "cli_benchmark": LEAVES | {"benchmark", "metrics"},
+    "cli_export": LEAVES | {"export", "predictor"},
+>>>>>>> e987e7b (sowa export: ONNX and OpenVINO files that are kept only if they say what the detector says; int8 by NNCF)
     "configs": set(),
     "__init__": {"predictor"},
 }
@@ -67,6 +83,7 @@ ONLY_IN = {
     "lightning": {"training"},
     "hydra": {"training"},
     "omegaconf": {"training"},
+<<<<<<< HEAD
     "typer": {
         "cli",
         "cli_data",
@@ -80,10 +97,16 @@ ONLY_IN = {
     },
     "ray": {"scale"},
     "fsspec": {"scale"},
+=======
+    "typer": {"cli", "cli_data", "cli_predict", "cli_score", "cli_about", "cli_benchmark", "cli_export"},
+>>>>>>> e987e7b (sowa export: ONNX and OpenVINO files that are kept only if they say what the detector says; int8 by NNCF)
     "anomalib": {"integrations"},
     "open_clip": {"backbones"},
     "timm": {"backbones"},
     "pickle": {"archive"},
+    "nncf": {"export"},
+    "onnxruntime": {"predictor"},
+    "openvino": {"predictor", "export"},
 }
 
 

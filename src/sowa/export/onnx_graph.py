@@ -45,7 +45,9 @@ def onnx_model(graph: DetectorGraph, image_size: int) -> ModelProto:
                 external_data=False,
             )
         except ImportError as error:
-            raise ConfigError(f"export needs {error.name}, which is not installed: pip install 'sowa[export]'") from None
+            raise ConfigError(
+                f"export needs {error.name}, which is not installed: pip install 'sowa[export]'"
+            ) from None
         except Exception as error:  # the tracer says "not like this" in many classes
             reason = " ".join(str(error).split())[:160]
             raise ConfigError(f"this method with these options cannot be exported ({reason})") from None
@@ -92,7 +94,9 @@ def _checked(model: ModelProto) -> ModelProto:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """The tracer's remarks are for those who write it."""
-    loggers: Sequence[logging.Logger] = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "torch.export")]
+    loggers: Sequence[logging.Logger] = [
+        logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "torch.export")
+    ]
     levels = [logger.level for logger in loggers]
     try:
         for logger in loggers:

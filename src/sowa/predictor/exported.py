@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from sowa.detectors.base import Detector
-from sowa.errors import ArtifactError, ConfigError
+from sowa.errors import ArtifactError, ConfigError, DataError
 from sowa.predictor.content import Content, described, understood
 from sowa.predictor.sessions import HEAT, SCORE, Session, open_session
 from sowa.types import Prediction, Reference, Tokens
@@ -132,7 +132,10 @@ def _understood(meta: Mapping[str, str]) -> tuple[Content, dict[str, Any]]:
 def _check_outputs(session: Session, content: Content) -> None:
     """A grey picture, twice: the graph answers in the form that a detector does, for more than one picture too."""
     size = content.view.size
-    found = session.run(np.full((2, 3, size, size), 127, np.uint8))
+    try:
+        found = session.run(np.full((2, 3, size, size), 127, np.uint8))
+    except DataError as error:
+        raise ArtifactError(str(error)) from None
     wanted = {SCORE: (2,)} if content.calibration.pixel_threshold is None else {SCORE: (2,), HEAT: (2, size, size)}
     for name, shape in wanted.items():
         value = found.get(name)

@@ -225,6 +225,16 @@ class Predictor:
         return self._id
 
     @property
+    def detector(self) -> Detector:
+        """The method itself, for those who score tensors; not to be changed."""
+        return self._detector
+
+    @property
+    def content(self) -> Content:
+        """What was learnt and set, as one value; not to be changed."""
+        return self._content
+
+    @property
     def name(self) -> str:
         """What the pictures show."""
         return self._content.name

@@ -1,0 +1,61 @@
+"""Eight-bit weights and activations by NNCF, for the tower alone.
+
+The head measures small differences of large numbers (a residual is the difference of two squared lengths), which eight
+bits cannot hold, and has little to gain: its products are few.
+"""
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from sowa.errors import ConfigError
+from sowa.export.onnx_graph import tower_nodes, without_notes
+from sowa.export.writing import library
+from sowa.predictor.sessions import IMAGES
+
+__all__ = ["quantized"]
+
+SILENT = "NNCF_CI"
+"""Its library reports its use to its makers unless this is set when it is first loaded; nothing here calls home."""
+
+
+def quantized(model: ModelProto, views_N3SS: Sequence[NDArray[np.uint8]], *, transformer: bool) -> ModelProto:
+    """A model whose tower calculates in int8 on scales seen over the views; `model` with the exporter's notes."""
+    plain, tower = without_notes(model), tower_nodes(model)
+    if not tower:
+        raise ConfigError("nothing was written: the network of this export was not recognised; leave out --int8")
+    exact = [node.name for node in plain.graph.node if node.name not in tower]
+    with _quiet():
+        nncf = library("nncf")
+        try:
+            found = nncf.quantize(
+                plain,
+                nncf.Dataset([view[None] for view in views_N3SS], lambda view: {IMAGES: view}),
+                subset_size=len(views_N3SS),
+                model_type=nncf.ModelType.TRANSFORMER if transformer else None,
+                ignored_scope=nncf.IgnoredScope(names=exact, validate=False),
+            )
+        except Exception as error:  # of any of the classes of three libraries
+            reason = " ".join(str(error).split())[:160]
+            raise ConfigError(f"nothing was written: int8 is not possible here ({reason})") from None
+    return without_notes(found)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No reports to anybody, no remarks, no bars; the environment is left as it was."""
+    before, logger = os.environ.get(SILENT), logging.getLogger("nncf")
+    os.environ[SILENT] = before or "1"
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        if before is None:
+            del os.environ[SILENT]
