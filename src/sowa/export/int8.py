@@ -4,10 +4,11 @@ The head measures small differences of large numbers (a residual is the differen
 bits cannot hold, and has little to gain: its products are few.
 """
 
+import io
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ __all__ = ["quantized"]
 
 SILENT = "NNCF_CI"
 """Its library reports its use to its makers unless this is set when it is first loaded; nothing here calls home."""
+TALKERS = ("nncf", "torch.utils.cpp_extension")
 
 
 def quantized(model: ModelProto, views_N3SS: Sequence[NDArray[np.uint8]], *, transformer: bool) -> ModelProto:
@@ -49,13 +51,16 @@ def quantized(model: ModelProto, views_N3SS: Sequence[NDArray[np.uint8]], *, tra
 @contextmanager
 def _quiet() -> Iterator[None]:
     """No reports to anybody, no remarks, no bars; the environment is left as it was."""
-    before, logger = os.environ.get(SILENT), logging.getLogger("nncf")
+    before, loggers = os.environ.get(SILENT), [logging.getLogger(name) for name in TALKERS]
     os.environ[SILENT] = before or "1"
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    levels = [logger.level for logger in loggers]
     try:
-        yield
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with redirect_stdout(io.StringIO()):  # bars of progress
+            yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
         if before is None:
             del os.environ[SILENT]

@@ -166,7 +166,8 @@ class _OpenVino:
             model = core.read_model(xml, weights)
             if odd := sorted({node.get_type_name() for node in model.get_ordered_ops()} & set(CONTROL)):
                 raise ArtifactError(f"'{path}' uses the operator '{odd[0]}', which is not run")
-            self.meta = _own({f"{PREFIX}{key}": str(value.value) for key, value in model.get_rt_info("sowa").items()})
+            told = model.get_rt_info(PREFIX.rstrip(".")).value
+            self.meta = {f"{PREFIX}{key}": value for key, value in told.items() if isinstance(value, str)}
             self._compiled = core.compile_model(model, "CPU", settings)
         except ArtifactError:
             raise
