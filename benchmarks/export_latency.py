@@ -33,7 +33,7 @@ from sowa.predictor.predictor import Predictor
 
 CASES = (("sowa_plus", "compact"), ("sowa", "compact"), ("patchcore", "compact"), ("padim", "compact_cnn"))
 BATCHES = (1, 8)
-SHOTS, TESTED = 4, 12
+SHOTS, TESTED = 4, 28
 EXPORTS = tuple((kind, int8) for kind in KINDS for int8 in (False, True))
 
 

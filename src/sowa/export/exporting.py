@@ -19,7 +19,7 @@ from sowa.export.gates import Drift, Parity, check_drift, check_parity, drift, p
 from sowa.export.graphs import detector_graph
 from sowa.export.int8 import quantized
 from sowa.export.onnx_graph import OPSET, onnx_model, without_notes
-from sowa.export.writing import KINDS, library, moved, suffix_of, write_candidate
+from sowa.export.writing import KINDS, check_suffix, library, moved, write_candidate
 from sowa.predictor.exported import ExportedDetector, exported_meta, graph_identity
 from sowa.predictor.pictures import as_picture, given_pictures
 from sowa.predictor.predictor import Predictor
@@ -81,7 +81,7 @@ def export_detector(
     out = Path(out)
     if to not in KINDS:
         raise UnknownNameError("kind of file", got=to, known=KINDS)
-    suffix_of(to, out)
+    check_suffix(to, out)
     if isinstance(predictor.detector, ExportedDetector):
         raise ConfigError("an exported detector cannot be exported again: give the .sowa file")
     for name in ("onnxscript", "onnxruntime" if to == "onnx" else "openvino", *(["nncf"] if int8 else [])):
@@ -94,6 +94,7 @@ def export_detector(
             f"int8 takes its scales from good pictures and was given {len(given)}: give {LEAST_INT8} or more"
         )
     pictures = [*given, *(bad or [])] or stand_ins(predictor.content.view.size)
+    predictor = _in_float32(predictor)
     model, artifact = _model(predictor, given if int8 else None)
     work = _beside(out)
     try:
@@ -127,6 +128,12 @@ def _model(predictor: Predictor, good: Sequence[Image.Image] | None) -> tuple[Mo
         return without_notes(model), predictor.id
     small = quantized(model, _views(predictor, good), transformer=not isinstance(detector.backbone, CnnBackbone))
     return small, graph_identity(predictor.id, INT8, small.SerializeToString(deterministic=True))
+
+
+def _in_float32(predictor: Predictor) -> Predictor:
+    """Files are exact; a detector may compute in fewer digits where its processor is quick with them."""
+    precise = getattr(predictor.detector, "at_precision", None)
+    return predictor if precise is None else Predictor(precise("fp32"), predictor.content, identity=predictor.id)
 
 
 def _views(predictor: Predictor, pictures: Sequence[Image.Image]) -> list[NDArray[np.uint8]]:

@@ -12,13 +12,13 @@ from onnx import ModelProto
 from sowa.errors import ConfigError
 from sowa.predictor.sessions import MOST_BYTES, PREFIX, with_tail, xml_tail
 
-__all__ = ["KINDS", "library", "moved", "suffix_of", "write_candidate"]
+__all__ = ["KINDS", "check_suffix", "library", "moved", "write_candidate"]
 
 KINDS = {"onnx": (".onnx",), "openvino": (".xml", ".bin")}
 """What can be written, and the files of each: the first is the one that is loaded."""
 
 
-def suffix_of(kind: str, out: Path) -> None:
+def check_suffix(kind: str, out: Path) -> None:
     """ConfigError unless the name is one that `Predictor.load` will know."""
     wanted = KINDS[kind][0]
     if out.suffix.lower() != wanted:

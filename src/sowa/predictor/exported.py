@@ -39,8 +39,10 @@ class ExportedDetector(Detector):
         self.session, self.taps = session, ()
         self.expected_spread = facts["expected_spread"]
         self._artifact, self._pixel_threshold = facts["artifact"], content.calibration.pixel_threshold
-        # What is asked of a backbone here is its size and whether it knows words.
+        # All that a Predictor asks of a backbone: what it is, where and in which numbers it computes.
         self.backbone = SimpleNamespace(
+            mean=torch.zeros(3, 1, 1),
+            precision=facts["precision"],
             name=content.recipe.backbone,
             image_size=content.view.size,
             text_trained=facts["words_trained"],
