@@ -35,8 +35,15 @@ def same(exported: Predictor, exact: Predictor, picture) -> None:
     assert found.artifact == wanted.artifact == exact.id
 
 
-@pytest.mark.parametrize("to", sorted(SUFFIX))
-@pytest.mark.parametrize("model", ["sowa", "padim"])
+@pytest.mark.parametrize(
+    ("model", "to"),
+    [
+        ("padim", "openvino"),
+        ("sowa", "onnx"),
+        pytest.param("padim", "onnx", marks=pytest.mark.slow),
+        pytest.param("sowa", "openvino", marks=pytest.mark.slow),
+    ],
+)
 def test_methods_with_their_own_code(model, to, small_detectors, tmp_path):
     pytest.importorskip(runtime[to])
     exact, path = small_detectors(model), tmp_path / f"disc{SUFFIX[to]}"
@@ -63,7 +70,7 @@ def test_openvino_files(openvino_file, small_detectors):
     same(Predictor.load(openvino_file), small_detectors("patchcore"), part(61, defect=True))
 
 
-@pytest.mark.parametrize("k", [0, 1])
+@pytest.mark.parametrize("k", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_few_pictures(k, tmp_path):
     """Nothing learnt (words alone), and a single picture."""
     pytest.importorskip("onnxruntime")

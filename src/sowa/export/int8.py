@@ -1,8 +1,8 @@
 """Eight-bit weights and activations by NNCF, for the tower's own layers alone.
 
 The head measures small differences of large numbers (a residual is the difference of two squared lengths), which eight
-bits cannot hold, and has little to gain: its products are few. The first layer, which reads the pixels, stays exact too:
-it is cheap, and on real pictures half of all that eight bits change came from it (docs/EXPORT.md).
+bits cannot hold, and has little to gain: its products are few. The first layer, which reads the pixels, stays exact
+too: it is cheap, and on real pictures more than half of what eight bits changed came from it (docs/EXPORT.md).
 """
 
 import io
