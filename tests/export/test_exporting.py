@@ -212,11 +212,11 @@ def test_a_clip_with_drawn_weights(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("to", sorted(SUFFIX))
-def test_int8(to, small_detectors, tmp_path):
+@pytest.mark.parametrize(("model", "to"), [("sowa", "onnx"), ("patchcore", "openvino")])
+def test_int8(model, to, small_detectors, tmp_path):
     pytest.importorskip(runtime[to])
     pytest.importorskip("nncf")
-    exact, path = small_detectors("patchcore"), tmp_path / f"disc{SUFFIX[to]}"
+    exact, path = small_detectors(model), tmp_path / f"disc{SUFFIX[to]}"
     report = export(exact, path, to=to, int8=True, good=parts(6, first=40), drift_allowed=0.2)
     assert report.precision == "int8" and report.drift.painted and report.drift.good == 6
     assert report.artifact != exact.id and Predictor.load(path).id == report.artifact

@@ -13,7 +13,8 @@ from contextlib import contextmanager, redirect_stdout
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto
+from onnx import ModelProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 from sowa.errors import ConfigError
 from sowa.export.onnx_graph import tower_nodes, without_notes
@@ -29,7 +30,7 @@ TALKERS = ("nncf", "torch.utils.cpp_extension")
 
 def quantized(model: ModelProto, views_N3SS: Sequence[NDArray[np.uint8]], *, transformer: bool) -> ModelProto:
     """A model whose tower calculates in int8 on scales seen over the views; `model` with the exporter's notes."""
-    plain, tower = without_notes(model), tower_nodes(model)
+    plain, tower = _folded(without_notes(model)), tower_nodes(model)
     if not tower:
         raise ConfigError("nothing was written: the network of this export was not recognised; leave out --int8")
     first = next(node.name for node in plain.graph.node if node.name in tower and node.op_type == "Conv")
@@ -48,6 +49,28 @@ def quantized(model: ModelProto, views_N3SS: Sequence[NDArray[np.uint8]], *, tra
             reason = " ".join(str(error).split())[:160]
             raise ConfigError(f"nothing was written: int8 is not possible here ({reason})") from None
     return without_notes(found)
+
+
+def _folded(model: ModelProto) -> ModelProto:
+    """In place: what follows from constants alone is stored as a constant; NNCF looks for weights as they stand."""
+    known = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in list(model.graph.node):
+        if not node.input or not all(name in known or not name for name in node.input):
+            continue
+        own = [known[name] for name in node.input if name]
+        outputs = [helper.make_empty_tensor_value_info(name) for name in node.output]
+        alone = helper.make_model(helper.make_graph([node], "constant", [], outputs, own))
+        del alone.opset_import[:]
+        alone.opset_import.extend(model.opset_import)
+        for name, value in zip(node.output, ReferenceEvaluator(alone).run(None, {}), strict=True):
+            known[name] = numpy_helper.from_array(np.asarray(value), name)
+            model.graph.initializer.append(known[name])
+        model.graph.node.remove(node)
+    used = {name for node in model.graph.node for name in node.input}
+    kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+    return model
 
 
 @contextmanager
