@@ -30,19 +30,14 @@ ARROWS = {
     "demo": LEAVES | {"training", "artifact", "backbones", "detectors", "data", "metrics", "figures", "calibration"},
     "predictor": LEAVES
     | {"artifact", "archive", "backbones", "calibration", "data", "detectors", "figures", "metrics", "nn", "wheels"},
-<<<<<<< HEAD
     "scale": LEAVES | {"predictor", "data", "wheels"},
-    "report": LEAVES | {"predictor", "calibration", "data", "metrics", "wheels"},
-=======
     "export": LEAVES | {"backbones", "detectors", "metrics", "nn", "predictor"},
-    "report": LEAVES | {"predictor", "data", "figures", "metrics"},
->>>>>>> e987e7b (sowa export: ONNX and OpenVINO files that are kept only if they say what the detector says; int8 by NNCF)
+    "report": LEAVES | {"predictor", "calibration", "data", "metrics", "wheels"},
     "benchmark": LEAVES
     | {"training", "artifact", "backbones", "data", "detectors", "figures", "integrations", "metrics"},
     "integrations": LEAVES
     | {"artifact", "backbones", "calibration", "data", "detectors", "export", "metrics", "nn", "predictor"},
     "cli": LEAVES
-<<<<<<< HEAD
     | {
         "training",
         "demo",
@@ -55,6 +50,7 @@ ARROWS = {
         "cli_about",
         "cli_benchmark",
         "cli_scale",
+        "cli_export",
     },
     "console": set(),
     "cli_data": LEAVES | {"console", "data", "figures"},
@@ -66,16 +62,7 @@ ARROWS = {
     "cli_about": LEAVES | {"about"},
     "cli_benchmark": LEAVES | {"benchmark", "metrics"},
     "cli_scale": LEAVES | {"scale"},
-=======
-    | {"training", "demo", "artifact", "cli_data", "cli_predict", "cli_score", "cli_about", "cli_benchmark"}
-    | {"cli_export"},
-    "cli_data": LEAVES | {"data", "figures"},
-    "cli_predict": LEAVES | {"predictor", "report", "data", "figures"},
-    "cli_score": LEAVES | {"predictor", "report", "data", "figures", "metrics"},
-    "cli_about": LEAVES | {"backbones", "data", "detectors", "predictor", "wheels"},
-    "cli_benchmark": LEAVES | {"benchmark", "metrics"},
     "cli_export": LEAVES | {"export", "predictor"},
->>>>>>> e987e7b (sowa export: ONNX and OpenVINO files that are kept only if they say what the detector says; int8 by NNCF)
     "configs": set(),
     "__init__": {"predictor"},
 }
@@ -83,7 +70,6 @@ ONLY_IN = {
     "lightning": {"training"},
     "hydra": {"training"},
     "omegaconf": {"training"},
-<<<<<<< HEAD
     "typer": {
         "cli",
         "cli_data",
@@ -94,12 +80,10 @@ ONLY_IN = {
         "cli_about",
         "cli_benchmark",
         "cli_scale",
+        "cli_export",
     },
     "ray": {"scale"},
     "fsspec": {"scale"},
-=======
-    "typer": {"cli", "cli_data", "cli_predict", "cli_score", "cli_about", "cli_benchmark", "cli_export"},
->>>>>>> e987e7b (sowa export: ONNX and OpenVINO files that are kept only if they say what the detector says; int8 by NNCF)
     "anomalib": {"integrations"},
     "open_clip": {"backbones"},
     "timm": {"backbones"},
