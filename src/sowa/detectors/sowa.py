@@ -283,7 +283,7 @@ class Sowa(Detector):
         return predictions
 
     def _text(self, tokens: Tokens, prototypes_SE: Tensor) -> "_Text":
-        prototypes_BSE = prototypes_SE.expand(len(tokens.cls), -1, -1)
+        prototypes_BSE = prototypes_SE.expand(tokens.cls.shape[0], -1, -1)
         logits = self.pixel_logits(tokens, prototypes_BSE)
         probability = self.image_logits(tokens, prototypes_BSE).softmax(dim=-1)[:, ABNORMAL]
         levels_BVhw = logits.softmax(dim=2)[:, :, ABNORMAL]
