@@ -31,6 +31,7 @@ ARROWS = {
     "predictor": LEAVES
     | {"artifact", "archive", "backbones", "calibration", "data", "detectors", "figures", "metrics", "nn", "wheels"},
     "scale": LEAVES | {"predictor", "data", "wheels"},
+    "export": LEAVES | {"backbones", "detectors", "metrics", "nn", "predictor"},
     "report": LEAVES | {"predictor", "calibration", "data", "metrics", "wheels"},
     "benchmark": LEAVES
     | {"training", "artifact", "backbones", "data", "detectors", "figures", "integrations", "metrics"},
@@ -49,6 +50,7 @@ ARROWS = {
         "cli_about",
         "cli_benchmark",
         "cli_scale",
+        "cli_export",
     },
     "console": set(),
     "cli_data": LEAVES | {"console", "data", "figures"},
@@ -60,6 +62,7 @@ ARROWS = {
     "cli_about": LEAVES | {"about"},
     "cli_benchmark": LEAVES | {"benchmark", "metrics"},
     "cli_scale": LEAVES | {"scale"},
+    "cli_export": LEAVES | {"export", "predictor"},
     "configs": set(),
     "__init__": {"predictor"},
 }
@@ -77,6 +80,7 @@ ONLY_IN = {
         "cli_about",
         "cli_benchmark",
         "cli_scale",
+        "cli_export",
     },
     "ray": {"scale"},
     "fsspec": {"scale"},
@@ -84,6 +88,9 @@ ONLY_IN = {
     "open_clip": {"backbones"},
     "timm": {"backbones"},
     "pickle": {"archive"},
+    "nncf": {"export"},
+    "onnxruntime": {"predictor"},
+    "openvino": {"predictor", "export"},
 }
 
 

@@ -12,6 +12,7 @@ import typer
 from sowa import __version__
 from sowa.cli_about import doctor, licenses, list_names
 from sowa.cli_data import data
+from sowa.cli_export import export
 from sowa.cli_fit import add, calibrate, fit, info
 from sowa.cli_predict import predict
 from sowa.cli_report import report
@@ -35,6 +36,7 @@ app.command()(report)
 app.command()(doctor)
 app.command("list")(list_names)
 app.command()(licenses)
+app.command()(export)
 
 THROUGH = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 """For commands whose words are settings: all of them, `--help` too, reach the command's own door."""

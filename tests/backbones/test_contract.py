@@ -250,3 +250,16 @@ def test_options_that_mean_nothing_are_refused(name, options):
 
 
 RECORDED_TOKEN = [-1.40399, -0.63429, -0.54413, -1.61065]
+
+
+def test_what_stands_behind_the_end_of_a_text_does_not_matter(backbone):
+    """Nobody looks ahead in a causal tower, so those places need not be computed."""
+    ids = backbone.tokenize(["a part", "a photo of a damaged part"])
+    embeddings = backbone.embed_tokens(ids)
+    ends = ids.argmax(dim=-1)
+    behind = torch.arange(ids.shape[1])[None, :, None] > ends[:, None, None]
+    other = torch.where(behind.to(embeddings.device), embeddings + 3.0, embeddings)
+    want = backbone.encode_text(embeddings, ids)
+    torch.testing.assert_close(backbone.encode_text(other, ids), want)
+    alone = torch.cat([backbone.encode_text(embeddings[i : i + 1], ids[i : i + 1]) for i in range(2)])
+    torch.testing.assert_close(alone, want)

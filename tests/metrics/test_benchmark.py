@@ -23,6 +23,15 @@ def test_the_loop_is_the_april_variant():
     assert area == pytest.approx(aupro_april(maps, masks), abs=1e-9)
 
 
+def test_the_lean_loop_finds_the_same():
+    names = runpy.run_path(str(SCRIPT))
+    maps, masks = names["drawn"](4, 40)
+    found = names["listed_regions"](masks)
+    for threshold in (0.1, 1.0, 3.0):
+        lean = names["one_lean_threshold"](maps, masks == 0, found, threshold)
+        assert lean == pytest.approx(names["one_threshold"](maps, masks, threshold), abs=1e-12)
+
+
 def test_the_command_prints_a_ratio_and_writes_json(tmp_path, monkeypatch, capsys):
     path = tmp_path / "b.json"
     arguments = ["--images", "3", "--size", "40", "--repeats", "1", "--passes", "2", "--json", str(path)]

@@ -2,9 +2,11 @@
 
 import json
 import math
+import re
 import subprocess
 import sys
 
+from sowa.calibration import false_alarm_bound
 from sowa.predictor.results import Region, Result, unreadable
 
 
@@ -40,3 +42,22 @@ def test_fit_and_load_are_those_of_the_predictor():
 
     assert sowa.Predictor is Predictor
     assert sowa.fit == Predictor.fit and sowa.load == Predictor.load
+
+
+def test_more_pictures_are_asked_for_than_were_given():
+    """84 good pictures, 3 of them above the threshold: 59 would not do."""
+    from sowa.predictor.content import Calibration
+    from sowa.predictor.scale import _known
+
+    scale = Calibration(
+        threshold=1.0,
+        middle=0.5,
+        pixel_threshold=None,
+        kind="held out",
+        normals=84,
+        exceeding=3,
+        ranked=False,
+        target=None,
+    )
+    (wanted,) = re.findall(r"give (\d+) with no more than 3 above it for 5 %", _known(scale))
+    assert false_alarm_bound(3, int(wanted)) <= 0.05 < false_alarm_bound(3, int(wanted) - 1) and int(wanted) > 84

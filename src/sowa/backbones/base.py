@@ -112,7 +112,7 @@ class Backbone(nn.Module):
         """
         taps = self._checked_taps(taps)
         pixels = self._normalised(images)
-        if len(pixels) == 0:  # the libraries' reshapes are ambiguous without a single image
+        if pixels.shape[0] == 0:  # the libraries' reshapes are ambiguous without a single image
             none_BLD = pixels.new_empty(0, self.grid[0] * self.grid[1], self.width)
             none_BE = pixels.new_empty(0, self.joint if cls else 0)
             return Tokens(cls=none_BE, levels=(none_BLD,) * len(taps), grid=self.grid)
@@ -131,7 +131,7 @@ class Backbone(nn.Module):
         """
         taps = self._checked_taps(taps)
         pixels = self._normalised(images)
-        if len(pixels) == 0:
+        if pixels.shape[0] == 0:
             none = pixels.new_empty(0, self.width), pixels.new_empty(0, self.grid[0] * self.grid[1], self.width)
             return [none] * len(taps)
         wanted = sorted(set(taps))

@@ -35,6 +35,9 @@ from sowa.types import Batch, Reference, Sample, Tokens
 
 __all__ = ["Outcome", "Progress", "nothing_left", "run_benchmark"]
 
+EXACT_BYTES = 4e9
+"""Maps that all methods and draws of a category may hold for exact pixel metrics; beyond, they are counted in bins."""
+
 Progress = Callable[[int, int, str], None]
 """Called with (images done, images in all that are not scored yet, what is being scored)."""
 
@@ -274,7 +277,10 @@ def _learn(
                 except NeedsSupportError as error:
                     outcome.skipped.append(f"{seat.method.name} {unit.name} k={cell.k}: {error}")
                     del seat.paths[cell]
-            seat.run = CategoryRun(detector, unit.data.name, unit.category, references, plan.protocol, masks, fit)
+            share = EXACT_BYTES / len(unit.seats)
+            seat.run = CategoryRun(
+                detector, unit.data.name, unit.category, references, plan.protocol, masks, fit, share
+            )
         seat.seconds += time.perf_counter() - began
 
 
@@ -337,6 +343,7 @@ def _record(
         "images": row["images"],
         "limit": plan.limit,
         "metrics": {name: value for name, value in row.items() if name.startswith(("image_", "pixel_"))},
+        **({"metrics_error": row["metrics_error"]} if "metrics_error" in row else {}),
         "seconds": seat.seconds / max(len(seat.run.references), 1),
         "scores": [{name: one[name] for name in ("image", "label", "defect", "score")} for one in scores],
         "machine": machine_facts(),

@@ -16,9 +16,9 @@ from sowa.detectors.base import Detector
 from sowa.errors import ConfigError, UnknownNameError
 from sowa.nn.bank import leave_one_out_distance, nearest_distance, unit
 from sowa.nn.ensemble import ensemble, prototypes, text_share
-from sowa.nn.losses import dice, focal
+from sowa.nn.map_losses import map_losses
 from sowa.nn.maps import to_grid, upsample
-from sowa.types import ABNORMAL, Batch, Prediction, Reference, Tokens
+from sowa.types import ABNORMAL, NORMAL, Batch, Prediction, Reference, Tokens
 
 __all__ = ["AprilGan"]
 
@@ -192,11 +192,9 @@ class AprilGan(Detector):
 
     def level_losses(self, tokens: Tokens, prototypes_BSE: Tensor, masks: Tensor) -> list[tuple[Tensor, Tensor]]:
         """(focal, dice) of each level; masks [B, H, W] in {0, 1}."""
-        probabilities = self.pixel_probabilities(self.pixel_logits(tokens, prototypes_BSE))
-        return [
-            (focal(level_BSHW, masks), dice(level_BSHW[:, ABNORMAL], masks))
-            for level_BSHW in probabilities.unbind(dim=1)
-        ]
+        logits = self.pixel_logits(tokens, prototypes_BSE)
+        difference = logits[:, :, ABNORMAL] - logits[:, :, NORMAL]
+        return list(zip(*map_losses(difference, masks, both_states=False), strict=True))
 
 
 def _peak(maps_BHW: Tensor) -> Tensor:

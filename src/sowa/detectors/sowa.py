@@ -16,7 +16,8 @@ from sowa.errors import ConfigError, UnknownNameError
 from sowa.nn.adapter import FrozenWeights, LinearAdapter, WindowAdapter
 from sowa.nn.bank import leave_one_out_distance, nearest_distance, unit
 from sowa.nn.ensemble import text_share
-from sowa.nn.losses import image_cross_entropy, pixel_losses
+from sowa.nn.losses import image_cross_entropy
+from sowa.nn.map_losses import map_losses
 from sowa.nn.maps import gaussian_smooth, to_grid, top_mean, upsample
 from sowa.nn.prompts import LearntPrompts, pool_states, prompt_sentences
 from sowa.nn.search import approximate_or_none
@@ -302,7 +303,7 @@ class Sowa(Detector):
         return predictions
 
     def _text(self, tokens: Tokens, prototypes_SE: Tensor) -> "_Text":
-        prototypes_BSE = prototypes_SE.expand(len(tokens.cls), -1, -1)
+        prototypes_BSE = prototypes_SE.expand(tokens.cls.shape[0], -1, -1)
         logits = self.pixel_logits(tokens, prototypes_BSE)
         probability = self.image_logits(tokens, prototypes_BSE).softmax(dim=-1)[:, ABNORMAL]
         levels_BVhw = logits.softmax(dim=2)[:, :, ABNORMAL]
@@ -360,13 +361,13 @@ class Sowa(Detector):
 
     def token_losses(self, tokens: Tokens, prototypes_BSE: Tensor, labels: Tensor, masks: Tensor) -> dict[str, Tensor]:
         """`losses` on encoded tokens; `prototypes_BSE` [B, S, E], labels [B], masks [B, H, W] in {0, 1}."""
-        probabilities = self.pixel_probabilities(self.pixel_logits(tokens, prototypes_BSE))
-        pixel = [pixel_losses(level_BSHW, masks) for level_BSHW in probabilities.unbind(dim=1)]
+        logits = self.pixel_logits(tokens, prototypes_BSE)
+        focal_V, dice_V = map_losses(logits[:, :, ABNORMAL] - logits[:, :, NORMAL], masks)
         image = self.image_logits(tokens, prototypes_BSE)
         return {
             "cross_entropy": image_cross_entropy(image, labels, on_probabilities=self.protocol == "paper"),
-            "focal": sum(focal for focal, _ in pixel),
-            "dice": sum(dice for _, dice in pixel),
+            "focal": focal_V.sum(),
+            "dice": dice_V.sum(),
         }
 
 

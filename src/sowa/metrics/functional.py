@@ -23,6 +23,7 @@ __all__ = [
     "aupro_key",
     "auroc",
     "average_precision",
+    "curve_metrics",
     "f1_max",
     "f1_max_threshold",
     "image_metrics",
@@ -78,7 +79,11 @@ def aupro_at(maps: Any, masks: Any, limits: Sequence[float]) -> tuple[float, ...
 
 def pixel_metrics(maps: Any, masks: Any, limits: Sequence[float] = (0.3, 0.05)) -> dict[str, float]:
     """Pixel AUROC, AP, F1-max and `aupro` at each limit (named by `aupro_key`), all from one sort of all pixels."""
-    curve = pixel_curve(maps, masks)
+    return curve_metrics(pixel_curve(maps, masks), limits)
+
+
+def curve_metrics(curve: Curve, limits: Sequence[float]) -> dict[str, float]:
+    """What `pixel_metrics` reports, from operating points."""
     return _ranking("pixel", curve) | {aupro_key(limit): curve.aupro(limit) for limit in limits}
 
 

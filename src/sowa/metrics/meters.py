@@ -1,5 +1,6 @@
 """A meter: collects one category, then says all its metrics at once."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from sowa.errors import DataError, UnknownNameError
 from sowa.metrics.curve import as_array, map_pairs, read_scores
 from sowa.metrics.functional import METRICS, aupro_key, image_metrics, pixel_metrics
 from sowa.metrics.legacy import aupro_sowa
+from sowa.metrics.streaming import StreamedPixels
 
 __all__ = ["PROTOCOLS", "CategoryMeter"]
 
@@ -21,14 +23,19 @@ class CategoryMeter:
     """Scores of the images of one category, and of their pixels where the truth is known.
 
     Holds a float32 map and a bool mask for each image added since the last `compute`, and nothing else: 5 bytes a
-    pixel of ONE category. protocol `standard` reports the exact AUPRO, `paper` the SOWA reference's (variant A of
-    `sowa.metrics.legacy`); all other metrics are the same in both.
+    pixel of ONE category. Beyond `exact_bytes` of them it counts pixels in bins instead (`sowa.metrics.streaming`): its
+    memory stays bounded, and `pixel_error` says how far the worst pixel metric of the last `compute` can be from the
+    exact one (0.0 where nothing was counted). protocol `standard` reports the exact AUPRO, `paper` the SOWA reference's
+    (variant A of `sowa.metrics.legacy`), whose thresholds need all maps at once and which is never counted in bins; all
+    other metrics are the same in both.
     """
 
-    def __init__(self, *, protocol: str = "standard"):
+    def __init__(self, *, protocol: str = "standard", exact_bytes: float = math.inf):
         if protocol not in PROTOCOLS:
             raise UnknownNameError("protocol", got=protocol, known=PROTOCOLS)
         self.protocol = protocol
+        self.exact_bytes = math.inf if protocol == "paper" else exact_bytes
+        self.pixel_error = 0.0
         self._release()
 
     def __len__(self) -> int:
@@ -57,6 +64,9 @@ class CategoryMeter:
         self._scores.extend(scores.tolist())
         self._labels.extend(labels.astype(int).tolist())
         self._pairs.extend(pairs)
+        self._held += sum(score_map.nbytes + mask.nbytes for score_map, mask in pairs)
+        if self._held > self.exact_bytes:
+            self._count_pairs()
 
     def compute(self, image_scores: ArrayLike | None = None) -> dict[str, float]:
         """All of `METRICS` over what was added, NaN where undefined; then the meter is empty, its memory released.
@@ -65,13 +75,27 @@ class CategoryMeter:
         the end of a category: `sowa.metrics.legacy.paper_image_score`, which is transductive.
         """
         scores = np.asarray(self._scores) if image_scores is None else image_scores
-        labels, pairs = np.asarray(self._labels), self._pairs
-        maps, masks = ([pair[side] for pair in pairs] for side in (0, 1))
-        result = image_metrics(scores, labels) | pixel_metrics(maps, masks, LIMITS)
+        result = image_metrics(scores, np.asarray(self._labels))
+        maps, masks = ([pair[side] for pair in self._pairs] for side in (0, 1))
+        error = 0.0
+        if self._counted is not None:
+            self._count_pairs()
+            counted, error = self._counted.metrics(LIMITS)
+            result |= counted
+        else:
+            result |= pixel_metrics(maps, masks, LIMITS)
         if self.protocol == "paper":
             result |= {aupro_key(limit): aupro_sowa(maps, masks, limit) for limit in LIMITS}
+        self.pixel_error = error
         self._release()
         return {name: result[name] for name in METRICS}
+
+    def _count_pairs(self) -> None:
+        """Let go of the maps held, into bins."""
+        self._counted = self._counted or StreamedPixels()
+        for score_map, mask in self._pairs:
+            self._counted.update(score_map, mask)
+        self._pairs, self._held = [], 0
 
     def _copies(self, maps: Any, masks: Any, images: int) -> list[tuple[np.ndarray, np.ndarray]]:
         if len(maps) != images or len(masks) != images:
@@ -84,3 +108,5 @@ class CategoryMeter:
         self._scores: list[float] = []
         self._labels: list[int] = []
         self._pairs: list[tuple[np.ndarray, np.ndarray]] = []
+        self._held = 0
+        self._counted: StreamedPixels | None = None

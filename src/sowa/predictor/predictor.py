@@ -21,6 +21,7 @@ from sowa.predictor.making import Choice, Engine, new_detector, stored_detector
 from sowa.predictor.pictures import as_picture, given_pictures, name_of, named
 from sowa.predictor.results import DEFECTIVE, GOOD, Result, unreadable
 from sowa.predictor.scale import check_threshold, promise_of, source_of, with_user
+from sowa.predictor.sessions import SUFFIXES
 from sowa.predictor.streaming import Ready, judge_ahead, read_ahead
 from sowa.predictor.view import Looked, View, inside_mask
 
@@ -39,11 +40,19 @@ class Predictor:
     ([3, h, w] or [h, w], uint8 or float in 0..1); the same picture gives the same score in any of these forms.
     """
 
-    def __init__(self, detector: Detector, content: Content, *, backbone_state: Mapping[str, Any] | None = None):
-        """Use `fit` or `load`. backbone_state: weights that came inside a file, to be written into the next."""
+    def __init__(
+        self,
+        detector: Detector,
+        content: Content,
+        *,
+        backbone_state: Mapping[str, Any] | None = None,
+        identity: str | None = None,
+    ):
+        """Use `fit` or `load`. backbone_state: weights that came inside a file, to be written into the next.
+        identity: what an exported file says of itself; None: worked out."""
         self._detector, self._content, self._backbone_state = detector, content, backbone_state
         self._source = source_of(content.calibration)
-        self._id = identity_of(content, detector.trained_state())
+        self._id = identity_of(content, detector.trained_state()) if identity is None else identity
 
     @classmethod
     def fit(
@@ -219,6 +228,16 @@ class Predictor:
         return self._id
 
     @property
+    def detector(self) -> Detector:
+        """The method itself, for those who score tensors; not to be changed."""
+        return self._detector
+
+    @property
+    def content(self) -> Content:
+        """What was learnt and set, as one value; not to be changed."""
+        return self._content
+
+    @property
     def name(self) -> str:
         """What the pictures show."""
         return self._content.name
@@ -259,6 +278,8 @@ class Predictor:
 
         cache_dir, weights: where those weights are, if they were not found in the usual place.
         """
+        if not self._content.reference:
+            raise ConfigError("an exported detector is no .sowa file: change the .sowa file and export it again")
         state = self._backbone_state if bundle else None
         recipe = self._content.recipe
         if bundle and state is None:
@@ -284,10 +305,16 @@ class Predictor:
         """Read and validate a file of `save`; nothing in it is executed. ArtifactError in one line if it is not whole.
 
         cache_dir, offline, weights: where the backbone's weights are, as in `sowa.backbones.build_backbone`;
-        WeightsError if they are nowhere. A file with its backbone inside needs none of them.
-        precision, device: as in `fit`; they need not be those of the fit.
+        WeightsError if they are nowhere. A file with its backbone inside needs none of them, nor does an exported one
+        (`.onnx`, or OpenVINO's `.xml` beside its `.bin`), which is run by its own runtime.
+        precision, device: as in `fit`; they need not be those of the fit. An exported file has its own.
         """
         path, engine = Path(path), Engine(precision, device).checked()
+        if path.suffix.lower() in SUFFIXES:
+            from sowa.predictor.exported import load_exported
+
+            detector, content, identity = load_exported(path)
+            return cls(detector, content, identity=identity)
         stored = read_file(path)
         try:
             places = {"cache_dir": cache_dir, "offline": offline, "weights": weights}

@@ -241,11 +241,21 @@ def _known(scale: Calibration) -> str:
     sentence = f"{with_n}, the false-alarm rate is known only to be below {percent(bound)} with {sure} confidence"
     if scale.exceeding >= scale.normals:
         sentence = f"{with_n}, nothing is known of the false-alarm rate"
-    more = f"; give {normals_needed(WANTED)} for {percent(WANTED)}." if bound > WANTED else "."
+    more = f"; {_wanted(scale)} for {percent(WANTED)}." if bound > WANTED else "."
     if scale.ranked and scale.kind == "held out":
         on_average = f" On average over such sets of pictures it is at most {percent(scale.target or 0)}."
         return f"{sentence}{more}{on_average}"
     return sentence + more
+
+
+def _wanted(scale: Calibration) -> str:
+    """How many good pictures would show a false-alarm rate below `WANTED`."""
+    enough = normals_needed(WANTED)
+    if not scale.exceeding:
+        return f"give {enough}"
+    while false_alarm_bound(scale.exceeding, enough) > WANTED:
+        enough += 1
+    return f"give {enough} with no more than {scale.exceeding} above it"
 
 
 def _odd_names(content: Content) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sowa.backbones import build_backbone
 from sowa.detectors import build_detector
 from sowa.errors import UnknownNameError
+from sowa.training.tokens import remember_tokens
 
 if TYPE_CHECKING:
     from sowa.detectors.base import Detector
@@ -15,11 +16,17 @@ __all__ = ["build", "call"]
 
 
 def build(settings: Mapping[str, Any]) -> "Detector":
-    """The detector of the settings on its backbone, with the initial weights of its seed."""
+    """The detector of the settings on its backbone, with the initial weights of its seed; with the token cache of the
+    settings, if they want one."""
     backbone = dict(settings["backbone"])
     model = dict(settings["model"])
     tower = call(build_backbone, backbone, what="backbone")
-    return build_detector(model.pop("name"), backbone=tower, **model)
+    detector = build_detector(model.pop("name"), backbone=tower, **model)
+    cache = dict(settings.get("token_cache") or {})
+    cache.pop("images_gb", None)  # of decoded pictures, the data's affair
+    if cache.pop("enabled", False):
+        call(remember_tokens, cache, what="token_cache", detector=detector, cache_dir=settings["paths"]["cache_dir"])
+    return detector
 
 
 def call(function: Callable, options: Mapping[str, Any], *, what: str, **given: Any) -> Any:

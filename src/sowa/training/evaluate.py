@@ -3,6 +3,7 @@
 A test image passes the frozen backbone once; its tokens are then scored against the reference of every draw of shots.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,6 +76,7 @@ def evaluate(
     batch_size: int = 8,
     workers: int = 0,
     on_error: str = "raise",
+    exact_gb: float = math.inf,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Score every test image of every category at every draw.
@@ -84,6 +86,8 @@ def evaluate(
     `drawn`: shots by seed, in place of the draw from the seed.
     `fit`: how pictures that are not square reach the model; maps are compared in the pictures' own frame.
     `on_error`: "raise" stops at an unreadable image, "skip" leaves it out and lists it.
+    `exact_gb`: 10^9 bytes of maps that the draws of a category may hold together; beyond, pixel metrics are counted in
+    bins (`sowa.metrics.streaming`) and rows say with which error.
     """
     cells, intake = cells_of(shots, seeds), intake_of(protocol, fit)
     test = [sample for sample in samples if sample.split == "test"]
@@ -99,7 +103,7 @@ def evaluate(
         tokens = encode_support(detector.encode, needed, size, batch_size, intake, device)
         references = references_of(detector, category, support, tokens)
         masks = masks_for(mine, protocol)
-        run = CategoryRun(detector, dataset, category, references, protocol, masks, fit)
+        run = CategoryRun(detector, dataset, category, references, protocol, masks, fit, exact_gb * 1e9)
         loader = image_loader(mine, size, masks, protocol, intake, batch_size, workers, on_error)
         for batch in loader:
             if batch.names:

@@ -16,6 +16,7 @@ import yaml
 
 from sowa.errors import ArtifactError, ConfigError
 from sowa.metrics.table import write_json
+from sowa.training.tokens import token_precision
 
 __all__ = ["RunFolder", "identity", "lasting", "machine_facts", "open_folder", "refuse_other_training"]
 
@@ -117,7 +118,7 @@ def open_folder(job: str, name: str, settings: Mapping[str, Any]) -> RunFolder:
 def lasting(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that trained weights carry with them: what was computed, not where things lay."""
     kept = {key: settings[key] for key in ("protocol", "seed", "optimisation", "model", "backbone", "data", "choices")}
-    return _without(kept, VOLATILE)
+    return _without(kept, VOLATILE) | token_precision(settings)
 
 
 def identity(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ Heavy libraries are imported once the settings are known to be good, so that a t
 
 import argparse
 import gc
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -102,6 +103,7 @@ def _train(composed: Composed) -> None:
     from sowa.training.build import build, call
     from sowa.training.record import open_folder
     from sowa.training.sources import check_shots, read_source, refuse_same_data
+    from sowa.training.tokens import tell_token_cache
 
     data, places = settings["data"], {key: settings["paths"][key] for key in ("data_dir", "cache_dir")}
     known = {key: value for key, value in data["auxiliary"].items() if key != "mosaic_rate"}
@@ -121,6 +123,7 @@ def _train(composed: Composed) -> None:
     with folder.recording(settings, composed.overrides):
         if training.trainer.is_global_zero:
             _say(f"training on {len(images.dataset)} images of {auxiliary.dataset}, run folder {folder.path}")
+            tell_token_cache(detector, len(images.dataset), settings["trainer"].get("max_epochs"))
         folder.note(**training.fit())
         if not training.trainer.is_global_zero:
             return
@@ -180,6 +183,7 @@ def _score(
             batch_size=settings["data"]["batch_size"],
             workers=settings["data"]["num_workers"],
             on_error=settings["data"]["on_error"],
+            exact_gb=settings.get("exact_gb", math.inf),
             progress=progress,
         )
     about = {"model": settings["model"]["name"], "backbone": backbone.name, "protocol": settings["protocol"]}
@@ -215,6 +219,8 @@ def _checked(settings: Mapping[str, Any]) -> dict[str, Any]:
         if not values or not all(type(value) is int and value >= 0 for value in values):
             raise ConfigError(f"{key}={settings[key]} cannot be used: give whole numbers of 0 or more, such as [0,4]")
         settings[key] = values
+    if not settings["exact_gb"] >= 0:
+        raise ConfigError(f"exact_gb={settings['exact_gb']} cannot be used: give gigabytes of 0 or more, such as 4.0")
     if settings["data"]["batch_size"] < 1 or settings["data"]["num_workers"] < 0:
         raise ConfigError("data.batch_size must be 1 or more, data.num_workers 0 or more")
     intake_of(settings["protocol"], settings["data"].get("fit", "squash"))

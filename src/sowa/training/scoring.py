@@ -4,6 +4,7 @@ Split so that several detectors may share one pass of a backbone: `encode_suppor
 that somebody else has encoded.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -127,11 +128,15 @@ class CategoryRun:
         protocol: str,
         masks: MaskKind,
         fit: Fit,
+        exact_bytes: float = math.inf,
     ):
+        """`exact_bytes`: maps that all draws together may hold; beyond, pixel metrics are counted in bins and a row's
+        `metrics_error` says how far they can be from the exact ones."""
         self.fit: Fit = fit
         self.detector, self.name = detector, f"{dataset}/{category}"
         self.dataset, self.references, self.protocol, self.masks = dataset, references, protocol, masks
-        self.meters = {cell: CategoryMeter(protocol=protocol) for cell in references}
+        share = exact_bytes / max(len(references), 1)
+        self.meters = {cell: CategoryMeter(protocol=protocol, exact_bytes=share) for cell in references}
         self.seen: dict[Cell, list[_Scored]] = {cell: [] for cell in references}
         self.transductive = False
 
@@ -159,7 +164,9 @@ class CategoryRun:
             if self.protocol == "paper" and cell.k and self.transductive:
                 scores = paper_image_score([one.probability for one in seen], [one.peak for one in seen]).tolist()
             where = {"dataset": self.dataset, "category": self.name, "k": cell.k, "seed": cell.seed}
-            rows.append(where | {"images": len(seen)} | self.meters[cell].compute(scores))
+            metrics = self.meters[cell].compute(scores)
+            error = self.meters[cell].pixel_error
+            rows.append(where | {"images": len(seen)} | metrics | ({"metrics_error": error} if error else {}))
             scored += [
                 {
                     "image": one.name,

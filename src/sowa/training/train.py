@@ -18,6 +18,7 @@ from lightning.pytorch.loggers import Logger
 from sowa import __version__
 from sowa.artifact import read_state, save_trained
 from sowa.data.intake import intake_of
+from sowa.data.remembered import RememberedImages
 from sowa.data.shots import draw_shots
 from sowa.detectors.base import Detector
 from sowa.errors import ConfigError, UnknownNameError
@@ -78,6 +79,10 @@ def auxiliary_data(source: Source, detector: Detector, settings: Mapping[str, An
         fit=data.get("fit", "squash"),
     )
     _give_normals(source, detector, settings)
+    cache = settings.get("token_cache") or {}
+    if cache.get("enabled"):  # without the backbone, decoding would be a large part of a step
+        share = cache["images_gb"] * 1e9 / max(data["num_workers"], 1)
+        images = RememberedImages(images=images, limit_bytes=share)
     return AuxiliaryData(
         dataset=images,
         batch_size=data["batch_size"],

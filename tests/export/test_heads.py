@@ -1,0 +1,72 @@
+"""The heads say what the detectors say, with every option, before any exporter is asked."""
+
+import pytest
+import torch
+
+from sowa.detectors.patchcore import Patchcore
+from sowa.detectors.sowa_plus import SowaPlus
+from sowa.errors import ConfigError
+from sowa.export.graphs import detector_graph
+from sowa.export.heads import nearest
+from sowa.nn.euclidean import nearest_rows
+from sowa.predictor.predictor import Predictor
+from tests.predictor.parts import parts
+
+PLUS = [{}, {"half": True}, {"half": True, "global_weight": 0.0, "sigma": 0.0}, {"taps": (2,), "global_tap": 4}]
+CORE = [
+    {},
+    {"embedding": "concatenated", "image_score": "reweighted", "upsampling": "nearest", "border": "reflect"},
+    {"neighbours": 3, "squared": True, "coreset": 0.3},
+    {"image_score": "reweighted", "reweight_neighbours": 1, "width": 32},
+]
+
+
+def compared(model, options, k=3, backbone="random_tiny"):
+    """The graph's outputs and what the detector says of the same pictures."""
+    fitted = Predictor.fit(parts(k), name="disc", model=model, backbone=backbone, options=options)
+    scale, detector, reference = fitted.content.calibration, fitted.detector, fitted.content.reference
+    graph = detector_graph(detector, reference, method=model, pixel_threshold=scale.pixel_threshold)
+    views = torch.cat([fitted.content.view.look(picture).views_T3SS for picture in parts(3, first=9, defect=True)])
+    with torch.no_grad():
+        score_B, heat_BSS = graph(views)
+        return detector, (score_B, heat_BSS * scale.pixel_threshold), detector(views, reference)
+
+
+@pytest.mark.parametrize("k", [1, 3])
+@pytest.mark.parametrize("options", PLUS, ids=str)
+def test_sowa_plus(options, k):
+    detector, (score, score_map), wanted = compared("sowa_plus", options, k)
+    assert isinstance(detector, SowaPlus) and (detector.small is not None) == bool(options.get("half"))
+    assert torch.allclose(score, wanted.score, rtol=1e-4, atol=1e-4)
+    assert torch.allclose(score_map, wanted.score_map, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("options", CORE, ids=str)
+def test_patchcore(options):
+    detector, (score, score_map), wanted = compared("patchcore", options)
+    assert isinstance(detector, Patchcore)
+    assert torch.allclose(score, wanted.score, rtol=1e-4, atol=1e-5)
+    assert torch.allclose(score_map, wanted.score_map, rtol=1e-4, atol=1e-5)
+
+
+def test_patchcore_on_a_pyramid():
+    _, (score, score_map), wanted = compared("patchcore", {}, backbone="random_tiny_cnn")
+    assert torch.allclose(score, wanted.score, rtol=1e-4, atol=1e-5)
+    assert torch.allclose(score_map, wanted.score_map, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_nearest_over_blocks_of_the_bank(count, monkeypatch):
+    monkeypatch.setattr("sowa.export.heads.BLOCK_ROWS", 7)
+    bank, rows = torch.randn(30, 6), torch.randn(11, 6)
+    rows[0] = bank[29]
+    distance, place = nearest(rows, bank, bank.mean(dim=0), count)
+    wanted, wanted_place = nearest_rows(rows[None], bank, count=count)
+    assert torch.allclose(distance, wanted[0], atol=1e-5) and torch.equal(place, wanted_place[0])
+    assert distance[0, 0] == 0
+
+
+def test_other_methods_are_refused_by_name():
+    fitted = Predictor.fit(parts(2), model="spade", backbone="random_tiny")
+    with pytest.raises(ConfigError, match="spade cannot be exported: padim, patchcore, sowa, sowa_plus can"):
+        detector_graph(fitted.detector, fitted.content.reference, method="spade", pixel_threshold=None)
