@@ -120,7 +120,7 @@ class Backbone(nn.Module):
         if cls:
             cls_BE, levels = self._run_blocks(pixels, [tap - 1 for tap in wanted])
         else:
-            cls_BE, levels = pixels.new_empty(len(pixels), 0), self._run_levels(pixels, [tap - 1 for tap in wanted])
+            cls_BE, levels = pixels.new_empty(pixels.shape[0], 0), self._run_levels(pixels, [tap - 1 for tap in wanted])
         found = dict(zip(wanted, levels, strict=True))
         return Tokens(cls=cls_BE, levels=tuple(found[tap] for tap in taps), grid=self.grid)
 

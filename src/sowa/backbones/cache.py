@@ -75,6 +75,11 @@ class CachedBackbone(nn.Module):
         """The same tower for another image size, with the same store."""
         return CachedBackbone(inner=self.inner.at_size(image_size), store=self.store)
 
+    def at_precision(self, precision: str) -> "CachedBackbone":
+        """The same tower computing in other numbers, with the same store; itself where that changes nothing."""
+        inner = self.inner.at_precision(precision)
+        return self if inner is self.inner else CachedBackbone(inner=inner, store=self.store)
+
     def _tokens(self, key: str, image: Tensor, taps: tuple[int, ...], options: dict[str, Any]) -> Tokens:
         found = self.store.read(key)
         if found is not None:

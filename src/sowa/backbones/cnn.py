@@ -72,7 +72,7 @@ class CnnBackbone(Backbone):
             maps = self.visual.forward_intermediates(
                 pixels, indices=wanted or [DEPTH], stop_early=True, intermediates_only=True
             )
-            pooled_BE = maps[0].new_empty(len(images), 0, dtype=torch.float32)
+            pooled_BE = maps[0].new_empty(images.shape[0], 0, dtype=torch.float32)
         found = {tap: found.float() for tap, found in zip(wanted, maps, strict=False)}
         return PyramidTokens.of_maps(pooled_BE, [found[tap] for tap in taps])
 

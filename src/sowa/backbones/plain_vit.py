@@ -100,7 +100,7 @@ class PlainVit(nn.Module):
         self.norm = nn.LayerNorm(shape.width, EPSILON)
 
     def _pos_embed(self, patches_BLD: Tensor) -> Tensor:
-        cls_B1D = self.cls_token.expand(len(patches_BLD), -1, -1)
+        cls_B1D = self.cls_token.expand(patches_BLD.shape[0], -1, -1)
         return torch.cat((cls_B1D, patches_BLD), dim=1) + self.pos_embed
 
     def forward_intermediates(
