@@ -14,7 +14,7 @@ __all__ = ["about_run", "judged"]
 
 
 def judged(detector: Predictor, items: Iterable[Item], *, batch_size: int = 8) -> Iterator[tuple[Item, Result]]:
-    """Each item with its result, in order; at most 2 * batch_size pictures are held, see `Predictor.stream`."""
+    """Each item with its result, in order; at most 3 * batch_size pictures are held, see `Predictor.stream`."""
     waiting: deque[Item] = deque()
 
     def feed() -> Iterator[tuple[str, Any]]:
