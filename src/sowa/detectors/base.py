@@ -1,7 +1,7 @@
 """The contract of every detector. One paper, one file; parts of a method live in `sowa.nn`."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from torch import Tensor, nn
@@ -45,6 +45,10 @@ class Detector(nn.Module, ABC):
     def encode(self, images_B3HW: Tensor) -> Tokens:
         """Frozen tokens of [B, 3, H, W] images (uint8 0..255 or float 0..1): the costly part, shared by references."""
         return self.backbone.encode_image(images_B3HW, self.taps)
+
+    def encoding(self) -> Hashable:
+        """What decides the tokens of `encode` besides the images: detectors with equal ones may share them."""
+        return (id(self),) if type(self).encode is not Detector.encode else (id(self.backbone), self.taps)
 
     def fit(self, support: Support) -> Reference:
         """Learn from K normal images of one category; K = 0 works or raises `NeedsSupportError`."""
