@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help setup demo test test-slow test-weights lint bench clean
+.PHONY: help setup demo test test-slow test-weights lint bench quality clean
 
 help:            ## list the verbs
 	@grep -E '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -36,6 +36,9 @@ test-weights: $(VENV)/.ready-test  ## tests that use the offline default's weigh
 lint: $(VENV)/.ready-test  ## style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+quality: $(VENV)/.ready  ## how good SOWA Plus is on the locked images; tables in docs/results/quality (half an hour)
+	$(BIN)/python benchmarks/quality.py --page docs/results/quality
 
 clean:           ## remove the environment and all results
 	rm -rf $(VENV) runs

@@ -8,8 +8,7 @@ of what the normal images get when left out in turn. A global term sees changes 
 B images, V levels, L tokens, D token width, K shots, R directions, H W pixels.
 """
 
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Hashable, Sequence
 from typing import ClassVar, Literal
 
 import torch
@@ -19,18 +18,17 @@ from torch import Tensor
 from sowa.backbones.base import Backbone
 from sowa.backbones.pyramid import PyramidTokens
 from sowa.detectors.base import Detector
-from sowa.errors import ConfigError, NeedsSupportError
+from sowa.detectors.plus_memory import BankMemory, Memory, SubspaceMemory, quarters
+from sowa.errors import ConfigError, NeedsSupportError, UnknownNameError
 from sowa.nn.bank import unit
 from sowa.nn.maps import gaussian_smooth, to_grid, top_mean, upsample
-from sowa.nn.subspace import Moments, Subspace, merged, moments, residual, subspace, without
 from sowa.types import Prediction, Reference, Tokens
 
 __all__ = ["SowaPlus"]
 
+MEMORIES = ("subspace", "nearest", "coreset")
 LEAST_GRID = 14
 """A half-size grid with fewer rows than this is left out."""
-FOLDS = 16
-"""Left-out images are taken one by one up to this many; of more, in this many groups."""
 HEAT_FRACTION = 0.01
 GLOBALS = 64
 """Normal images kept for the global term."""
@@ -50,7 +48,9 @@ class SowaPlus(Detector):
         taps: Sequence[int] | None = None,
         global_tap: int | None = None,
         half: bool | Literal["auto"] = "auto",
+        memory: Literal["subspace", "nearest", "coreset"] = "subspace",
         explained: float = 0.95,
+        coreset: float = 0.1,
         fraction: float = 0.005,
         floor: float = 0.3,
         global_weight: float = 0.5,
@@ -59,16 +59,21 @@ class SowaPlus(Detector):
         """
         taps: blocks 6 and 8 of 12 if None, and the like of other depths. global_tap: block 9 of 12.
         half: also look at half the image size; auto: if its grid has at least 14 rows.
-        explained: share of the variance of normal tokens that the subspaces hold.
+        memory: what is kept of normal tokens: the `subspace` that holds the share `explained` of their variance, all of
+        them (`nearest`), or the share `coreset` of them.
         fraction: of an image's tokens, the most unusual ones, whose mean is its score at a level.
         floor: share of the mean score of left-out normal images that is added to their spread.
         global_weight: of the global term against one image size; 0 leaves it out. sigma: of the map, in pixels.
         """
         super().__init__()
-        if not (0 < explained < 1 and 0 < fraction <= 1 and floor > 0 and global_weight >= 0):
+        if memory not in MEMORIES:
+            raise UnknownNameError("memory", got=memory, known=MEMORIES)
+        for name, value in (("explained", explained), ("coreset", coreset), ("fraction", fraction)):
+            if not (0 < value < 1 or (value == 1 and name == "fraction")):
+                raise ConfigError(f"{name}={value} cannot be used: it is a share between 0 and 1")
+        if not (floor > 0 and global_weight >= 0):
             raise ConfigError(
-                f"explained={explained}, fraction={fraction}, floor={floor}, global_weight={global_weight} cannot be"
-                " used: 0 < explained < 1, 0 < fraction <= 1, floor > 0, global_weight >= 0"
+                f"floor={floor}, global_weight={global_weight}: floor must be above 0, the weight 0 or more"
             )
         self.backbone = backbone
         depth = backbone.depth
@@ -76,7 +81,10 @@ class SowaPlus(Detector):
         self.global_tap = -(-depth * 9 // 12) if global_tap is None else global_tap
         if not self.taps:
             raise ConfigError("taps=[] reads nothing of the backbone: give at least one tap, or null")
-        self.explained, self.fraction, self.floor = explained, fraction, floor
+        self.fraction, self.floor = fraction, floor
+        self.memory: Memory = SubspaceMemory(explained=explained)
+        if memory != "subspace":
+            self.memory = BankMemory(coreset=coreset if memory == "coreset" else None)
         self.global_weight, self.sigma = global_weight, sigma
         rows = backbone.grid[0]
         wanted = rows // 2 >= LEAST_GRID if half == "auto" else bool(half)
@@ -84,6 +92,9 @@ class SowaPlus(Detector):
         self.__dict__["small"] = backbone.at_size(rows // 2 * backbone.patch) if wanted else None
 
     # ---- tokens
+
+    def encoding(self) -> Hashable:
+        return (type(self), id(self.backbone), self.taps, self.global_tap, self.sizes)
 
     @property
     def sizes(self) -> int:
@@ -120,15 +131,11 @@ class SowaPlus(Detector):
                 f"sowa_plus compares with normal images and was given none of '{category}': give one shot or more"
             )
         shots = len(tokens.cls)
-        folds = _folds(shots)
         reference: Reference = {}
         scores, map_scales, heats = [], [], []
         for place, (level_KLD, grid) in enumerate(zip(tokens.levels, tokens.grids, strict=True)):
-            level_KLD = level_KLD.float()
-            parts = [moments(level_KLD[fold]) for fold in folds]
-            whole = merged(parts)
-            reference |= self._stored(place, subspace(whole, self.explained), whole.count)
-            own_KL = self._left_out(level_KLD, grid, folds, parts, whole)
+            entries, own_KL = self.memory.learn(place, level_KLD, grid)
+            reference |= entries
             scores.append(self._quarter_scores(own_KL, grid) if shots == 1 else top_mean(own_KL, self.fraction))
             map_scales.append(torch.stack((own_KL.mean(), own_KL.std())))
             heats.append(own_KL)
@@ -145,14 +152,11 @@ class SowaPlus(Detector):
         new, first = dict(reference), len(reference["global"]) == 1
         fresh, heats, map_scales = [], [], []
         for place, level_KLD in enumerate(tokens.levels):
-            space = self._space(reference, place)
-            own_KL = residual(level_KLD, space)
+            own_KL = self.memory.distance(place, level_KLD, reference)
             fresh.append(top_mean(own_KL, self.fraction))
             heats.append(own_KL)
             map_scales.append(torch.stack((own_KL.mean(), own_KL.std())))
-            old = _as_moments(space, int(reference[f"tokens_{place}"]))
-            whole = merged([old, moments(level_KLD.float())])
-            new |= self._stored(place, subspace(whole, self.explained), whole.count)
+            new |= self.memory.extend(place, level_KLD, reference)
         distances = _nearest(tokens.cls.float(), reference["global"])
         new["global"] = torch.cat((reference["global"], tokens.cls.float()))[:GLOBALS]
         parts = torch.stack((*fresh, distances), dim=1)
@@ -175,35 +179,10 @@ class SowaPlus(Detector):
         reference["support_level"] = level if least is None else torch.maximum(least, level)
         return reference
 
-    def _stored(self, place: int, space: Subspace, count: int) -> Reference:
-        names = (f"mean_{place}", f"basis_{place}", f"variance_{place}")
-        return dict(zip(names, space, strict=True)) | {f"tokens_{place}": torch.tensor(count)}
-
-    def _space(self, reference: Reference, place: int) -> Subspace:
-        return Subspace(*(reference[f"{name}_{place}"] for name in ("mean", "basis", "variance")))
-
-    def _left_out(
-        self, level_KLD: Tensor, grid: tuple[int, int], folds: list[slice], parts: list[Moments], whole: Moments
-    ) -> Tensor:
-        """[K, L] residuals of each image to the subspace of the others; of a single image, of each quarter to that of
-        the other three."""
-        if len(folds) > 1:
-            return torch.cat(
-                [
-                    residual(level_KLD[fold], subspace(without(whole, part), self.explained))
-                    for fold, part in zip(folds, parts, strict=True)
-                ]
-            )
-        tokens_LD, own_L = level_KLD[0], level_KLD.new_empty(level_KLD.shape[1])
-        for quarter_L in _quarters(grid, level_KLD.device):
-            rest = subspace(moments(tokens_LD[~quarter_L]), self.explained)
-            own_L[quarter_L] = residual(tokens_LD[quarter_L], rest)
-        return own_L[None]
-
     def _quarter_scores(self, own_1L: Tensor, grid: tuple[int, int]) -> Tensor:
         """[4] scores of the quarters of a single image, as if each were one: its only hint of a spread."""
-        quarters = _quarters(grid, own_1L.device)
-        return torch.stack([top_mean(own_1L[:, quarter_L], 4 * self.fraction)[0] for quarter_L in quarters])
+        parts = quarters(grid, own_1L.device)
+        return torch.stack([top_mean(own_1L[:, quarter_L], 4 * self.fraction)[0] for quarter_L in parts])
 
     # ---- scoring
 
@@ -211,7 +190,7 @@ class SowaPlus(Detector):
     def score(self, tokens: Tokens, reference: Reference) -> Prediction:
         """Image score in spreads of the left-out normal images, summed over sizes; map [B, H, W] from the full size in
         spreads of normal tokens; `levels` [B, V, h, w] of the full size. `parts`: `memory_map`, `global` [B]."""
-        own = [residual(level, self._space(reference, place)) for place, level in enumerate(tokens.levels)]
+        own = [self.memory.distance(place, level, reference) for place, level in enumerate(tokens.levels)]
         scores_BV = torch.stack([top_mean(level_BL, self.fraction) for level_BL in own], dim=1)
         distances_B = _nearest(tokens.cls.float(), reference["global"])
         full = len(self.taps)
@@ -245,19 +224,6 @@ def _shrunk(images_B3HW: Tensor, size: int) -> Tensor:
     return small.clamp(0, 1)
 
 
-def _folds(count: int) -> list[slice]:
-    parts = min(count, FOLDS)
-    edges = [place * count // parts for place in range(parts + 1)]
-    return [slice(a, b) for a, b in pairwise(edges)]
-
-
-def _quarters(grid: tuple[int, int], device: torch.device) -> list[Tensor]:
-    """Four [L] masks: the corners' quarters of the grid."""
-    y, x = torch.meshgrid(torch.arange(grid[0], device=device), torch.arange(grid[1], device=device), indexing="ij")
-    lower, right = (y >= grid[0] // 2).flatten(), (x >= grid[1] // 2).flatten()
-    return [(lower == down) & (right == across) for down in (False, True) for across in (False, True)]
-
-
 def _standard(values: Tensor, scale_2: Tensor) -> Tensor:
     return (values - scale_2[0]) / scale_2[1].clamp(min=1e-12)
 
@@ -274,10 +240,3 @@ def _left_out_distances(described_KE: Tensor) -> Tensor:
         return described_KE.new_zeros(4)
     distance_KK = torch.cdist(described_KE, described_KE, compute_mode="donot_use_mm_for_euclid_dist")
     return distance_KK.fill_diagonal_(torch.inf).amin(dim=1)
-
-
-def _as_moments(space: Subspace, count: int) -> Moments:
-    """Moments of tokens of which mean and main directions are known."""
-    mean_D, basis_DR = space.mean_D.double(), space.basis_DR.double()
-    covariance_DD = (basis_DR * space.variance_R.double()) @ basis_DR.T
-    return Moments(count, mean_D * count, (covariance_DD + mean_D[:, None] * mean_D[None, :]) * count)

@@ -70,7 +70,7 @@ def read_source(
 def drawn_root(
     *, part: str, seed: int, train_good: int, test_good: int, test_bad: int, size: int, cache_dir: Path | None
 ) -> Path:
-    """The categories of a part (`sowa.data.drawn.PARTS`) drawn by code, counts per category; drawn once, then found again."""
+    """The categories of a part (`sowa.data.drawn.PARTS`) drawn by code, counts per category; drawn once, then found."""
     from sowa.data.drawn import PARTS, VERSION, draw_dataset  # slow to load, needed here alone
 
     if part not in PARTS:
