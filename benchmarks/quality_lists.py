@@ -13,11 +13,12 @@ from pathlib import Path
 from sowa.data.layouts import read_samples
 from sowa.data.lists import COLUMNS
 from sowa.data.roots import elpv_root
+from sowa.data.subset import spread
 from sowa.training.sources import drawn_root
 from sowa.types import Sample
 
-MOST = 72
-"""Test images of each category and label."""
+MOST = {"elpv_development": 72, "elpv_locked": 56, "drawn_development": 28, "drawn_locked": 28}
+"""Test images of each category and label: the figures are to be had within half an hour."""
 ELPV = {
     "development": {
         "mono": [(1, 60), (361, 540), (1135, 1374)],
@@ -56,7 +57,7 @@ def elpv_rows(part: str, samples: list[Sample]) -> list[tuple[str, ...]]:
             elif sample.label == 0:
                 rows.append((category, "train", "0", module, sample.name))
         for label, found in tests.items():
-            count = min(MOST, len(found))
+            count = min(MOST[f"elpv_{part}"], len(found))
             chosen = [found[i * len(found) // count] for i in range(count)]
             rows += [(category, "test", str(label), "", sample.name) for sample in chosen]
     return rows
@@ -71,6 +72,7 @@ def main() -> None:
     certain = read_samples(elpv_root(), "elpv")
     for part in ("development", "locked"):
         drawn = read_samples(drawn_root(part=part, size=SIZE, cache_dir=None, **DRAWN[part]), "mvtec")
+        drawn = spread(drawn, MOST[f"drawn_{part}"])
         rows = {
             f"elpv_{part}": elpv_rows(part, certain),
             f"drawn_{part}": [(one.category, one.split, str(one.label), one.group, one.name) for one in drawn],

@@ -30,7 +30,7 @@ ABOUT = {
     "sowa_plus_previous": "the previous version, run again",
     "sowa_plus_fast": "224 px alone",
     "nearest_dinov2": "nearest neighbour on DINOv2-S at 448 px, AnomalyDINO's rule without rotations and masks",
-    "sowa": "the published method on the same backbone at 336 px, random text tower, trained on the training categories",
+    "sowa": "the published method on this backbone at 336 px, random text tower, trained on the training categories",
     "winclip": "WinCLIP's windows and words on a text tower of random weights: what words alone cannot do here",
     "spade": "EfficientNet-Lite0",
     "padim": "EfficientNet-Lite0",

@@ -1,4 +1,4 @@
-"""What the cells of the benchmark do not say: disturbed images, a defective shot, seconds, bytes, and where it fails."""
+"""What the cells do not say: disturbed images, a defective shot, seconds, bytes, and where the detector fails."""
 
 import io
 import time
@@ -170,8 +170,8 @@ def _join(parts: Any) -> Tokens:
 
 
 def _contact_sheets(detector: Detector, data: Choice, target: Target, store: Store, page: Path) -> None:
-    """Per category the defective images with the lowest and the good ones with the highest scores, at 4 shots of draw 0;
-    heat 1 is twice what the shots' own most unusual spots show."""
+    """Per category the defective images with the lowest and the good ones with the highest scores, at 4 shots of the
+    first draw; heat 1 is twice what the shots' own most unusual spots show."""
     for name in target.categories():
         cell = next(
             one

@@ -9,6 +9,7 @@ B images, V levels, L tokens, D token width, K shots, R directions, H W pixels.
 """
 
 from collections.abc import Hashable, Sequence
+from pathlib import Path
 from typing import ClassVar, Literal
 
 import torch
@@ -18,8 +19,9 @@ from torch import Tensor
 from sowa.backbones.base import Backbone
 from sowa.backbones.pyramid import PyramidTokens
 from sowa.detectors.base import Detector
+from sowa.detectors.plus_head import read_head, shipped_head
 from sowa.detectors.plus_memory import BankMemory, Memory, SubspaceMemory, quarters
-from sowa.errors import ConfigError, NeedsSupportError, UnknownNameError
+from sowa.errors import ArtifactError, ConfigError, NeedsSupportError, UnknownNameError
 from sowa.nn.bank import unit
 from sowa.nn.maps import gaussian_smooth, to_grid, top_mean, upsample
 from sowa.types import Prediction, Reference, Tokens
@@ -35,7 +37,8 @@ GLOBALS = 64
 
 
 class SowaPlus(Detector):
-    """Support-only detector on any transformer backbone; nothing is trained. One image or more is needed."""
+    """Support-only detector on any transformer backbone; nothing is trained on the user's images. Without shots the
+    trained head of the package judges, if there is one for the backbone."""
 
     trains: ClassVar[Literal["none", "auxiliary", "target"]] = "none"
     expected_spread: ClassVar[float | None] = 0.8
@@ -55,6 +58,8 @@ class SowaPlus(Detector):
         floor: float = 0.3,
         global_weight: float = 0.5,
         sigma: float = 4.0,
+        head: str = "auto",
+        head_map: float = 0.0,
     ):
         """
         taps: blocks 6 and 8 of 12 if None, and the like of other depths. global_tap: block 9 of 12.
@@ -64,6 +69,9 @@ class SowaPlus(Detector):
         fraction: of an image's tokens, the most unusual ones, whose mean is its score at a level.
         floor: share of the mean score of left-out normal images that is added to their spread.
         global_weight: of the global term against one image size; 0 leaves it out. sigma: of the map, in pixels.
+        head: the trained part, which judges without shots: `auto` is that of the package, if there is one for the
+        backbone; `none`, or a file of `write_head`. head_map: its share in the map once there are shots, in spreads of
+        normal tokens for each unit of its logits.
         """
         super().__init__()
         if memory not in MEMORIES:
@@ -75,6 +83,7 @@ class SowaPlus(Detector):
             raise ConfigError(
                 f"floor={floor}, global_weight={global_weight}: floor must be above 0, the weight 0 or more"
             )
+        self._set_head(backbone, head, head_map)
         self.backbone = backbone
         depth = backbone.depth
         self.taps = tuple(taps) if taps is not None else tuple(sorted({-(-depth * 6 // 12), -(-depth * 8 // 12)}))
@@ -91,10 +100,27 @@ class SowaPlus(Detector):
         # Not a submodule: it shares the backbone's weights, which are listed once.
         self.__dict__["small"] = backbone.at_size(rows // 2 * backbone.patch) if wanted else None
 
+    def _set_head(self, backbone: Backbone, head: str, share: float) -> None:
+        if share < 0:
+            raise ConfigError(f"head_map={share} cannot be used: give 0 or more")
+        trained = shipped_head(backbone.weights_id) if head == "auto" else None
+        if head not in ("auto", "none"):
+            trained = read_head(Path(head))
+        self.trained, self.head_map = trained, share if trained is not None else 0.0
+        self.head = None if trained is None else trained.module
+        if trained is not None:
+            width = trained.module.inner.in_features // (2 * len(trained.taps))
+            if width != backbone.width or max(trained.taps) > backbone.depth:
+                raise ConfigError(f"head={head} was trained on tokens of {width} values, not on '{backbone.name}'")
+
     # ---- tokens
 
     def encoding(self) -> Hashable:
-        return (type(self), id(self.backbone), self.taps, self.global_tap, self.sizes)
+        return (type(self), id(self.backbone), self.taps, self.global_tap, self.sizes, self._head_taps)
+
+    @property
+    def _head_taps(self) -> tuple[int, ...]:
+        return () if self.trained is None else self.trained.taps
 
     @property
     def sizes(self) -> int:
@@ -102,21 +128,34 @@ class SowaPlus(Detector):
         return 1 if self.small is None else 2
 
     def encode(self, images_B3HW: Tensor) -> PyramidTokens:
-        """Levels of the full size in the order of the taps, then those of the half size; `cls` [B, 2D] is the global
-        description at the smallest size: mean patch token and class token of the global tap, each of unit length."""
+        """Levels of the full size in the order of the taps, those of the half size, those of the head at full size.
+        `cls` [B, 2D] is the global description at the smallest size: mean patch token and class token of the global
+        tap, each of unit length."""
         images = images_B3HW if images_B3HW.is_floating_point() else images_B3HW.float() / 255
         towers = [self.backbone] if self.small is None else [self.backbone, self.small]
-        levels, grids, described = [], [], images.new_empty(0)
+        levels, grids, described, heads = [], [], images.new_empty(0), []
         for tower in towers:
-            last = tower is towers[-1]
-            taps = sorted({*self.taps, *([self.global_tap] if last else [])})
+            first, last = tower is towers[0], tower is towers[-1]
+            taps = sorted({*self.taps, *([self.global_tap] if last else []), *(self._head_taps if first else [])})
             found = dict(zip(taps, tower.encode_normed(_shrunk(images, tower.image_size), taps), strict=True))
             levels += [found[tap][1] for tap in self.taps]
             grids += [tower.grid] * len(self.taps)
+            if first:
+                heads = [found[tap][1] for tap in self._head_taps]
             if last:
                 cls_BD, patches_BLD = found[self.global_tap]
                 described = torch.cat((unit(patches_BLD.float().mean(dim=1)), unit(cls_BD.float())), dim=1)
-        return PyramidTokens(described, tuple(levels), self.backbone.grid, tuple(grids))
+        grids += [self.backbone.grid] * len(heads)
+        return PyramidTokens(described, (*levels, *heads), self.backbone.grid, tuple(grids))
+
+    def _memory_levels(self, tokens: Tokens) -> list[tuple[Tensor, tuple[int, int]]]:
+        """Levels and grids that the memory is of."""
+        count = self.sizes * len(self.taps)
+        return list(zip(tokens.levels[:count], tokens.grids[:count], strict=True))
+
+    def _logits(self, tokens: Tokens) -> Tensor:
+        """[B, L] of the head at the full size."""
+        return self.head(tokens.levels[self.sizes * len(self.taps) :])
 
     # ---- support
 
@@ -125,15 +164,18 @@ class SowaPlus(Detector):
         """Of each level `mean_i` [D], `basis_i` [D, R], `variance_i` [R] and `tokens_i` (their number); `scale`
         [V + 1, 2] of the levels and the global term: mean and spread of left-out normal images; `map_scale` [V, 2] of
         single tokens; `global` [K, 2D]; `support_parts` [K, V + 1] of left-out images (the quarters of a single one,
-        4 rows), raw, and `support_scores` [K], fused; `support_level`, the heat of their most unusual spots."""
+        4 rows), raw, and `support_scores` [K], fused; `support_level`, the heat of their most unusual
+        spots. Without shots only `head` [8], which says whose logits are meant."""
         if tokens is None or not len(tokens.cls):
+            if self.trained is not None:
+                return {"head": self.trained.id_8}
             raise NeedsSupportError(
                 f"sowa_plus compares with normal images and was given none of '{category}': give one shot or more"
             )
         shots = len(tokens.cls)
         reference: Reference = {}
         scores, map_scales, heats = [], [], []
-        for place, (level_KLD, grid) in enumerate(zip(tokens.levels, tokens.grids, strict=True)):
+        for place, (level_KLD, grid) in enumerate(self._memory_levels(tokens)):
             entries, own_KL = self.memory.learn(place, level_KLD, grid)
             reference |= entries
             scores.append(self._quarter_scores(own_KL, grid) if shots == 1 else top_mean(own_KL, self.fraction))
@@ -149,9 +191,11 @@ class SowaPlus(Detector):
         """The subspaces of old and new tokens together, the old ones by their kept directions (what lay outside them,
         1 - `explained` of the variance, is taken as lost). New images are judged before they are added; their scores
         join those of the old ones, so that scale and threshold are of images that were not seen."""
+        if "global" not in reference:
+            return self.fit_tokens(category, tokens)
         new, first = dict(reference), len(reference["global"]) == 1
         fresh, heats, map_scales = [], [], []
-        for place, level_KLD in enumerate(tokens.levels):
+        for place, (level_KLD, _) in enumerate(self._memory_levels(tokens)):
             own_KL = self.memory.distance(place, level_KLD, reference)
             fresh.append(top_mean(own_KL, self.fraction))
             heats.append(own_KL)
@@ -189,21 +233,42 @@ class SowaPlus(Detector):
     @torch.no_grad()
     def score(self, tokens: Tokens, reference: Reference) -> Prediction:
         """Image score in spreads of the left-out normal images, summed over sizes; map [B, H, W] from the full size in
-        spreads of normal tokens; `levels` [B, V, h, w] of the full size. `parts`: `memory_map`, `global` [B]."""
-        own = [self.memory.distance(place, level, reference) for place, level in enumerate(tokens.levels)]
+        spreads of normal tokens; `levels` [B, V, h, w] of the full size. `parts`: `memory_map`, `global` [B].
+
+        Without shots score, map and the only level are probabilities of the head."""
+        if "global" not in reference:
+            return self._score_without_shots(tokens, reference)
+        found = enumerate(self._memory_levels(tokens))
+        own = [self.memory.distance(place, level, reference) for place, (level, _) in found]
         scores_BV = torch.stack([top_mean(level_BL, self.fraction) for level_BL in own], dim=1)
         distances_B = _nearest(tokens.cls.float(), reference["global"])
         full = len(self.taps)
         levels = [_standard(own[place], reference["map_scale"][place]) for place in range(full)]
         levels_BVhw = torch.stack([to_grid(level_BL, tokens.grids[0]) for level_BL in levels], dim=1)
-        size = (self.backbone.image_size, self.backbone.image_size)
-        score_map = gaussian_smooth(upsample(levels_BVhw.mean(dim=1), size, align_corners=False), self.sigma)
+        memory_map = self._enlarged(levels_BVhw.mean(dim=1))
+        score_map = memory_map
+        if self.head_map:
+            score_map = memory_map + self.head_map * self._enlarged(to_grid(self._logits(tokens), tokens.grid))
         return Prediction(
             score=self._fused(scores_BV, distances_B, reference),
             score_map=score_map,
             levels=levels_BVhw,
-            parts={"memory_map": score_map, "global": distances_B},
+            parts={"memory_map": memory_map, "global": distances_B},
         )
+
+    def _score_without_shots(self, tokens: Tokens, reference: Reference) -> Prediction:
+        trained = self.trained
+        if trained is None or not torch.equal(reference["head"].cpu(), trained.id_8):
+            raise ArtifactError("what was learnt without shots belongs to another trained head: fit again")
+        logits_BL = self._logits(tokens)
+        score_B = torch.sigmoid(trained.slope * (top_mean(logits_BL, trained.fraction) - trained.middle))
+        level_Bhw = to_grid(logits_BL, tokens.grid)
+        # Smoothed as logits: probabilities near 0 and 1 would tie.
+        return Prediction(score_B, self._enlarged(level_Bhw).sigmoid(), level_Bhw.sigmoid()[:, None])
+
+    def _enlarged(self, grid_Bhw: Tensor) -> Tensor:
+        size = (self.backbone.image_size, self.backbone.image_size)
+        return gaussian_smooth(upsample(grid_Bhw, size, align_corners=False), self.sigma)
 
     def _fused(self, scores_BV: Tensor, distances_B: Tensor, reference: Reference) -> Tensor:
         """[B]: mean over the levels of a size, sum over sizes, plus the global term where it has a scale."""
