@@ -17,10 +17,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sowa.backbones.base import Backbone
+from sowa.backbones.pair import PairBackbone
 from sowa.backbones.pyramid import PyramidTokens
 from sowa.detectors.base import Detector
 from sowa.detectors.plus_head import read_head, shipped_head
 from sowa.detectors.plus_memory import BankMemory, Memory, SubspaceMemory, quarters
+from sowa.detectors.plus_words import Words
 from sowa.errors import ArtifactError, ConfigError, NeedsSupportError, UnknownNameError
 from sowa.nn.bank import unit
 from sowa.nn.maps import gaussian_smooth, to_grid, top_mean, upsample
@@ -38,7 +40,8 @@ GLOBALS = 64
 
 class SowaPlus(Detector):
     """Support-only detector on any transformer backbone; nothing is trained on the user's images. Without shots the
-    trained head of the package judges, if there is one for the backbone."""
+    trained head of the package judges, if there is one for the backbone. On a pair of towers (`clip_dinov2`) the
+    self-supervised one is the memory's, and without shots the other one's words judge."""
 
     trains: ClassVar[Literal["none", "auxiliary", "target"]] = "none"
     expected_spread: ClassVar[float | None] = 0.8
@@ -84,6 +87,7 @@ class SowaPlus(Detector):
                 f"floor={floor}, global_weight={global_weight}: floor must be above 0, the weight 0 or more"
             )
         self._set_head(backbone, head, head_map)
+        self.words = Words(backbone) if isinstance(backbone, PairBackbone) else None
         self.backbone = backbone
         depth = backbone.depth
         self.taps = tuple(taps) if taps is not None else tuple(sorted({-(-depth * 6 // 12), -(-depth * 8 // 12)}))
@@ -146,6 +150,9 @@ class SowaPlus(Detector):
                 cls_BD, patches_BLD = found[self.global_tap]
                 described = torch.cat((unit(patches_BLD.float().mean(dim=1)), unit(cls_BD.float())), dim=1)
         grids += [self.backbone.grid] * len(heads)
+        if self.words is not None:
+            said, of = self.words.encode(images)
+            heads, grids = [*heads, *said], [*grids, *of]
         return PyramidTokens(described, (*levels, *heads), self.backbone.grid, tuple(grids))
 
     def _memory_levels(self, tokens: Tokens) -> list[tuple[Tensor, tuple[int, int]]]:
@@ -155,7 +162,8 @@ class SowaPlus(Detector):
 
     def _logits(self, tokens: Tokens) -> Tensor:
         """[B, L] of the head at the full size."""
-        return self.head(tokens.levels[self.sizes * len(self.taps) :])
+        start = self.sizes * len(self.taps)
+        return self.head(tokens.levels[start : start + len(self._head_taps)])
 
     # ---- support
 
@@ -169,6 +177,8 @@ class SowaPlus(Detector):
         if tokens is None or not len(tokens.cls):
             if self.trained is not None:
                 return {"head": self.trained.id_8}
+            if self.words is not None:
+                return {"prototypes": self.words.prototypes(category)}
             raise NeedsSupportError(
                 f"sowa_plus compares with normal images and was given none of '{category}': give one shot or more"
             )
@@ -258,7 +268,12 @@ class SowaPlus(Detector):
 
     def _score_without_shots(self, tokens: Tokens, reference: Reference) -> Prediction:
         trained = self.trained
-        if trained is None or not torch.equal(reference["head"].cpu(), trained.id_8):
+        if self.words is not None and "prototypes" in reference:
+            image_B, patches_BL = self.words.logits(tokens, reference["prototypes"])
+            level_Bhw = to_grid(patches_BL, tokens.grids[-1])
+            score_B = 0.5 * (image_B.sigmoid() + top_mean(patches_BL, HEAT_FRACTION).sigmoid())
+            return Prediction(score_B, self._enlarged(level_Bhw).sigmoid(), level_Bhw.sigmoid()[:, None])
+        if trained is None or "head" not in reference or not torch.equal(reference["head"].cpu(), trained.id_8):
             raise ArtifactError("what was learnt without shots belongs to another trained head: fit again")
         logits_BL = self._logits(tokens)
         score_B = torch.sigmoid(trained.slope * (top_mean(logits_BL, trained.fraction) - trained.middle))
