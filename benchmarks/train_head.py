@@ -26,9 +26,9 @@ from sowa.nn.maps import top_mean
 from sowa.nn.states import StateHead, token_loss
 from sowa.training.sources import drawn_root
 
-DRAW = {"part": "training", "seed": 0, "train_good": 0, "test_good": 12, "test_bad": 24, "size": 512}
+DRAW = {"part": "training", "seed": 0, "train_good": 0, "test_good": 8, "test_bad": 14, "size": 512}
 IMAGE_SIZE = 448
-TAPS, HIDDEN, DROPOUT = (4, 6, 8), 128, 0.1
+TAPS, HIDDEN, DROPOUT = (6, 8), 128, 0.1
 EPOCHS, BATCH, RATE, DECAY = 4, 8, 1e-3, 0.01
 FRACTION = 0.01
 

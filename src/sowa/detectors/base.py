@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -38,6 +38,9 @@ class Detector(nn.Module, ABC):
     expected_spread: ClassVar[float | None] = None
     """What image scores of normal images spread by, where the method puts them on a scale set by its shots (their
     middle is about 0); None: their spread is a share of their size, as that of distances."""
+
+    former_defaults: ClassVar[Mapping[str, Any]] = {}
+    """Options as they were when files of detectors did not hold those that nobody had set, where they have changed."""
 
     backbone: "Backbone"
     taps: tuple[int, ...]

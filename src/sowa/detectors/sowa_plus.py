@@ -8,9 +8,9 @@ of what the normal images get when left out in turn. A global term sees changes 
 B images, V levels, L tokens, D token width, K shots, R directions, H W pixels.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -46,6 +46,7 @@ class SowaPlus(Detector):
     trains: ClassVar[Literal["none", "auxiliary", "target"]] = "none"
     expected_spread: ClassVar[float | None] = 0.8
     extends_nearly: ClassVar[bool] = True
+    former_defaults: ClassVar[Mapping[str, Any]] = {"explained": 0.95, "wide_fraction": None, "head": "none"}
 
     def __init__(
         self,
@@ -55,9 +56,10 @@ class SowaPlus(Detector):
         global_tap: int | None = None,
         half: bool | Literal["auto"] = "auto",
         memory: Literal["subspace", "nearest", "coreset"] = "subspace",
-        explained: float = 0.95,
+        explained: float = 0.98,
         coreset: float = 0.1,
         fraction: float = 0.005,
+        wide_fraction: float | None = 0.05,
         floor: float = 0.3,
         global_weight: float = 0.5,
         sigma: float = 4.0,
@@ -69,7 +71,8 @@ class SowaPlus(Detector):
         half: also look at half the image size; auto: if its grid has at least 14 rows.
         memory: what is kept of normal tokens: the `subspace` that holds the share `explained` of their variance, all of
         them (`nearest`), or the share `coreset` of them.
-        fraction: of an image's tokens, the most unusual ones, whose mean is its score at a level.
+        fraction: of an image's tokens, the most unusual ones, whose mean is its score at a level; wide_fraction: a
+        second, larger one, whose mean counts as much, for what is a little unusual over a wide area; None: no second.
         floor: share of the mean score of left-out normal images that is added to their spread.
         global_weight: of the global term against one image size; 0 leaves it out. sigma: of the map, in pixels.
         head: the trained part, which judges without shots: `auto` is that of the package, if there is one for the
@@ -79,8 +82,9 @@ class SowaPlus(Detector):
         super().__init__()
         if memory not in MEMORIES:
             raise UnknownNameError("memory", got=memory, known=MEMORIES)
-        for name, value in (("explained", explained), ("coreset", coreset), ("fraction", fraction)):
-            if not (0 < value < 1 or (value == 1 and name == "fraction")):
+        shares = {"explained": explained, "coreset": coreset, "fraction": fraction, "wide_fraction": wide_fraction}
+        for name, value in shares.items():
+            if value is not None and not (0 < value < 1 or (value == 1 and name.endswith("fraction"))):
                 raise ConfigError(f"{name}={value} cannot be used: it is a share between 0 and 1")
         if not (floor > 0 and global_weight >= 0):
             raise ConfigError(
@@ -94,7 +98,8 @@ class SowaPlus(Detector):
         self.global_tap = -(-depth * 9 // 12) if global_tap is None else global_tap
         if not self.taps:
             raise ConfigError("taps=[] reads nothing of the backbone: give at least one tap, or null")
-        self.fraction, self.floor = fraction, floor
+        self.fractions = (fraction,) if wide_fraction is None else (fraction, wide_fraction)
+        self.floor = floor
         self.memory: Memory = SubspaceMemory(explained=explained)
         if memory != "subspace":
             self.memory = BankMemory(coreset=coreset if memory == "coreset" else None)
@@ -188,7 +193,7 @@ class SowaPlus(Detector):
         for place, (level_KLD, grid) in enumerate(self._memory_levels(tokens)):
             entries, own_KL = self.memory.learn(place, level_KLD, grid)
             reference |= entries
-            scores.append(self._quarter_scores(own_KL, grid) if shots == 1 else top_mean(own_KL, self.fraction))
+            scores.append(self._quarter_scores(own_KL, grid) if shots == 1 else self._level_score(own_KL))
             map_scales.append(torch.stack((own_KL.mean(), own_KL.std())))
             heats.append(own_KL)
         distances = _left_out_distances(tokens.cls.float())
@@ -207,7 +212,7 @@ class SowaPlus(Detector):
         fresh, heats, map_scales = [], [], []
         for place, (level_KLD, _) in enumerate(self._memory_levels(tokens)):
             own_KL = self.memory.distance(place, level_KLD, reference)
-            fresh.append(top_mean(own_KL, self.fraction))
+            fresh.append(self._level_score(own_KL))
             heats.append(own_KL)
             map_scales.append(torch.stack((own_KL.mean(), own_KL.std())))
             new |= self.memory.extend(place, level_KLD, reference)
@@ -236,7 +241,12 @@ class SowaPlus(Detector):
     def _quarter_scores(self, own_1L: Tensor, grid: tuple[int, int]) -> Tensor:
         """[4] scores of the quarters of a single image, as if each were one: its only hint of a spread."""
         parts = quarters(grid, own_1L.device)
-        return torch.stack([top_mean(own_1L[:, quarter_L], 4 * self.fraction)[0] for quarter_L in parts])
+        return torch.stack([self._level_score(own_1L[:, quarter_L], parts=4)[0] for quarter_L in parts])
+
+    def _level_score(self, distance_BL: Tensor, *, parts: int = 1) -> Tensor:
+        """[B] of one level; of a part of an image as many tokens as of a whole one."""
+        means = [top_mean(distance_BL, min(1.0, parts * fraction)) for fraction in self.fractions]
+        return torch.stack(means).mean(dim=0)
 
     # ---- scoring
 
@@ -250,7 +260,7 @@ class SowaPlus(Detector):
             return self._score_without_shots(tokens, reference)
         found = enumerate(self._memory_levels(tokens))
         own = [self.memory.distance(place, level, reference) for place, (level, _) in found]
-        scores_BV = torch.stack([top_mean(level_BL, self.fraction) for level_BL in own], dim=1)
+        scores_BV = torch.stack([self._level_score(level_BL) for level_BL in own], dim=1)
         distances_B = _nearest(tokens.cls.float(), reference["global"])
         full = len(self.taps)
         levels = [_standard(own[place], reference["map_scale"][place]) for place in range(full)]

@@ -1,5 +1,6 @@
 """Detectors from a user's choice, and from what a file says of itself."""
 
+import inspect
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +12,7 @@ from sowa.artifact import digest, find_trained, load_trained, read_meta
 from sowa.backbones import BACKBONES, build_backbone
 from sowa.backbones.base import Backbone
 from sowa.backbones.licences import licence_of
-from sowa.detectors import DETECTORS, build_detector
+from sowa.detectors import DETECTORS, build_detector, detector_class
 from sowa.detectors.base import Detector
 from sowa.errors import ArtifactError, ConfigError, SowaError
 from sowa.predictor.content import BACKBONE_OPTIONS, Content, Recipe
@@ -42,7 +43,7 @@ def new_detector(choice: Choice, *, default_model: str, default_backbone: str) -
         raise ConfigError(f"'{path}' holds trained {meta['detector']}, not {choice.model}: leave out the model")
     name = choice.model or meta.get("detector") or default_model
     said = {key: value for key, value in meta.get("model", {}).items() if key != "name"}
-    chosen = _plain(said | dict(choice.options or {}), "options")
+    chosen = _plain(_defaults(name) | said | dict(choice.options or {}), "options")
     tower_name, kept, places = _backbone_choice(choice, meta.get("backbone", {}), default_backbone)
     tower = build_backbone(tower_name, **kept, **places)
     detector = build_detector(name, backbone=tower, **chosen).eval()
@@ -52,6 +53,12 @@ def new_detector(choice: Choice, *, default_model: str, default_backbone: str) -
     licence = licence_of(tower_name, model=kept.get("model"), tag=kept.get("tag"), own_file=own_file)
     about = None if path is None else {"name": path.name, "sha256": digest(detector.trained_state())}
     return detector, Recipe(name, chosen, tower_name, kept, tower.weights_id, licence, about)
+
+
+def _defaults(name: str) -> dict[str, Any]:
+    """The options of a method that nobody sets: a file holds them, so that it means the same to later versions."""
+    parameters = inspect.signature(detector_class(name)).parameters.values()
+    return {one.name: one.default for one in parameters if one.default is not inspect.Parameter.empty}
 
 
 def _backbone_choice(
@@ -81,7 +88,8 @@ def stored_detector(stored: Stored, *, cache_dir: Path | None, offline: bool, we
             f" give those of {recipe.backbone}, or a file saved with its backbone inside"
         )
     try:
-        detector = build_detector(recipe.model, backbone=tower, **recipe.options).eval()
+        options = dict(detector_class(recipe.model).former_defaults) | dict(recipe.options)
+        detector = build_detector(recipe.model, backbone=tower, **options).eval()
         detector.load_trained_state(stored.trained)
         if stored.content.view.size != tower.image_size:
             raise ArtifactError(f"it looks at {stored.content.view.size} pixels, its backbone at {tower.image_size}")
