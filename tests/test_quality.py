@@ -117,7 +117,8 @@ def test_the_page(tmp_path):
     write_page(cells, trust, about, tmp_path)
     page = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert "| ELPV mono | 4 | 0.800 | 0.88 | 0.93 | floor missed |" in page
-    assert "| mono | 0.900 | 0.800 |" in page and "| cost | +0.000 | -0.100 |" in page and "better" in page
+    assert "| mono | 0.900 | 0.800 |" in page and "| cost | +0.000 | -0.100 |" in page
+    assert "| 4 | ELPV mono | AUROC | +0.100 |" in page
     rows = json.loads((tmp_path / "quality.json").read_text(encoding="utf-8"))["rows"]
     row = {"method": "sowa_plus", "shots": 4, "set": "drawn, all", "metric": "image_auroc", "mean": 0.8, "sd": 0.0}
     assert row in rows

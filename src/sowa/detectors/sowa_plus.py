@@ -46,7 +46,7 @@ class SowaPlus(Detector):
     trains: ClassVar[Literal["none", "auxiliary", "target"]] = "none"
     expected_spread: ClassVar[float | None] = 0.8
     extends_nearly: ClassVar[bool] = True
-    former_defaults: ClassVar[Mapping[str, Any]] = {"explained": 0.95, "wide_fraction": None, "head": "none"}
+    former_defaults: ClassVar[Mapping[str, Any]] = {"explained": 0.95, "wide_fraction": 0, "head": "none"}
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class SowaPlus(Detector):
         explained: float = 0.98,
         coreset: float = 0.1,
         fraction: float = 0.005,
-        wide_fraction: float | None = 0.05,
+        wide_fraction: float = 0.05,
         floor: float = 0.3,
         global_weight: float = 0.5,
         sigma: float = 4.0,
@@ -72,7 +72,7 @@ class SowaPlus(Detector):
         memory: what is kept of normal tokens: the `subspace` that holds the share `explained` of their variance, all of
         them (`nearest`), or the share `coreset` of them.
         fraction: of an image's tokens, the most unusual ones, whose mean is its score at a level; wide_fraction: a
-        second, larger one, whose mean counts as much, for what is a little unusual over a wide area; None: no second.
+        second, larger one, whose mean counts as much, for what is a little unusual over a wide area; 0: no second.
         floor: share of the mean score of left-out normal images that is added to their spread.
         global_weight: of the global term against one image size; 0 leaves it out. sigma: of the map, in pixels.
         head: the trained part, which judges without shots: `auto` is that of the package, if there is one for the
@@ -82,9 +82,9 @@ class SowaPlus(Detector):
         super().__init__()
         if memory not in MEMORIES:
             raise UnknownNameError("memory", got=memory, known=MEMORIES)
-        shares = {"explained": explained, "coreset": coreset, "fraction": fraction, "wide_fraction": wide_fraction}
+        shares = {"explained": explained, "coreset": coreset, "fraction": fraction, "wide_fraction": wide_fraction or 1}
         for name, value in shares.items():
-            if value is not None and not (0 < value < 1 or (value == 1 and name.endswith("fraction"))):
+            if not (0 < value < 1 or (value == 1 and name.endswith("fraction"))):
                 raise ConfigError(f"{name}={value} cannot be used: it is a share between 0 and 1")
         if not (floor > 0 and global_weight >= 0):
             raise ConfigError(
@@ -98,7 +98,7 @@ class SowaPlus(Detector):
         self.global_tap = -(-depth * 9 // 12) if global_tap is None else global_tap
         if not self.taps:
             raise ConfigError("taps=[] reads nothing of the backbone: give at least one tap, or null")
-        self.fractions = (fraction,) if wide_fraction is None else (fraction, wide_fraction)
+        self.fractions = (fraction, wide_fraction) if wide_fraction else (fraction,)
         self.floor = floor
         self.memory: Memory = SubspaceMemory(explained=explained)
         if memory != "subspace":

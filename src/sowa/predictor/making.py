@@ -2,7 +2,7 @@
 
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,17 +35,24 @@ class Choice(NamedTuple):
     trained: Path | str | None
 
 
-def new_detector(choice: Choice, *, default_model: str, default_backbone: str) -> tuple[Detector, Recipe]:
-    """A detector and how to make it again."""
+def new_detector(
+    choice: Choice, *, default_model: Callable[[Backbone], str], default_backbone: str
+) -> tuple[Detector, Recipe]:
+    """A detector and how to make it again; `default_model` names one for a backbone."""
     path = None if choice.trained is None else find_trained(Path(choice.trained))
     meta = {} if path is None else read_meta(path)
     if path is not None and choice.model not in (None, meta["detector"]):
         raise ConfigError(f"'{path}' holds trained {meta['detector']}, not {choice.model}: leave out the model")
-    name = choice.model or meta.get("detector") or default_model
+    name = choice.model or meta.get("detector")
+    if name is not None:
+        detector_class(name)  # a wrong name is said before weights are loaded
     said = {key: value for key, value in meta.get("model", {}).items() if key != "name"}
-    chosen = _plain(_defaults(name) | said | dict(choice.options or {}), "options")
+    wanted = said | dict(choice.options or {})
+    _plain(wanted, "options")
     tower_name, kept, places = _backbone_choice(choice, meta.get("backbone", {}), default_backbone)
     tower = build_backbone(tower_name, **kept, **places)
+    name = name or default_model(tower)
+    chosen = _plain(_defaults(name) | wanted, "options")
     detector = build_detector(name, backbone=tower, **chosen).eval()
     if path is not None:
         load_trained(path, detector)

@@ -3,14 +3,17 @@
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from sowa.backbones.base import Backbone
 from sowa.calibration import probability_above
 from sowa.data.intake import Fit
 from sowa.detectors.base import Detector
+from sowa.detectors.plus_head import shipped_head
 from sowa.errors import ArtifactError, ConfigError
 from sowa.predictor.about import about_of
 from sowa.predictor.content import Content
@@ -29,7 +32,7 @@ __all__ = ["DEFAULT_BACKBONE", "DEFAULT_MODEL", "Predictor"]
 
 DEFAULT_MODEL, DEFAULT_BACKBONE = "sowa_plus", "compact"
 ZERO_SHOT_MODEL = "sowa"
-"""The default without a single good picture: it knows words."""
+"""The default without a single good picture where the default has no trained head for the backbone: it knows words."""
 Progress = Callable[[str, int, int], None]
 
 
@@ -97,8 +100,8 @@ class Predictor:
         View(1, **view)  # a mistake in it is said before weights are loaded
         choice = Choice(model, backbone, options, backbone_options, trained)
         given = given_pictures(() if images is None else images)
-        default = DEFAULT_MODEL if given and k != 0 else ZERO_SHOT_MODEL
-        detector, recipe = new_detector(choice, default_model=default, default_backbone=DEFAULT_BACKBONE)
+        chosen = partial(_default_model, shots=bool(given) and k != 0)
+        detector, recipe = new_detector(choice, default_model=chosen, default_backbone=DEFAULT_BACKBONE)
         content = fitted_content(
             detector,
             recipe,
@@ -257,7 +260,8 @@ class Predictor:
 
     def promise(self) -> str:
         """What was learnt and what cannot be promised, in plain words, one sentence a line."""
-        return "\n".join(promise_of(self._content, words_trained=self._detector.backbone.text_trained))
+        trained = self._detector.backbone.text_trained or getattr(self._detector, "head", None) is not None
+        return "\n".join(promise_of(self._content, words_trained=trained))
 
     # ---- files
 
@@ -313,6 +317,10 @@ class Predictor:
         except ArtifactError as error:
             raise ArtifactError(f"'{path}' cannot be used: {error}") from None
         return cls(detector, stored.content, backbone_state=stored.backbone)
+
+
+def _default_model(tower: Backbone, *, shots: bool) -> str:
+    return DEFAULT_MODEL if shots or shipped_head(tower.weights_id) is not None else ZERO_SHOT_MODEL
 
 
 def _check_name(name: object) -> None:
