@@ -112,9 +112,10 @@ def write_page(cells: Cells, trust: Mapping[str, Any], about: Mapping[str, Any],
 def _head(about: Mapping[str, Any]) -> str:
     return (
         f"`{about['command']}`, {about['date']}, commit {about['machine']['commit']},"
-        f" {about['machine']['cores']} cores, float32. Mean over categories and five draws of shots ± standard"
-        " deviation over draws. [QUALITY.md](../../QUALITY.md) says what the sets are and how choices were made;"
-        " figures per category and draw: [cells.csv](cells.csv), per set: [quality.json](quality.json)."
+        f" {about['machine']['cores']} cores, towers in {about['precision']}. Mean over categories and five"
+        " draws of shots ± standard deviation over draws. [QUALITY.md](../../QUALITY.md) says what the sets are"
+        " and how choices were made; figures per category and draw:"
+        " [cells.csv](cells.csv), per set: [quality.json](quality.json)."
     )
 
 

@@ -112,6 +112,7 @@ def test_the_page(tmp_path):
         "part": "locked",
         "date": "2026-01-01",
         "command": "make quality",
+        "precision": "bf16",
         "machine": {"commit": "abc", "cores": 2},
     }
     write_page(cells, trust, about, tmp_path)

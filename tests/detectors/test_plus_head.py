@@ -28,7 +28,7 @@ def trained_head(seed=0):
     with torch.no_grad():
         levels = [patches for _, patches in backbone.encode_normed(images, (1, 2))]
     optimiser = torch.optim.AdamW(head.parameters(), lr=1e-2)
-    for _ in range(40):
+    for _ in range(80):
         optimiser.zero_grad()
         token_loss(head(levels), share.flatten(1).expand(len(images), -1)).backward()
         optimiser.step()

@@ -23,7 +23,12 @@ FORMAT = "sowa.state_head"
 MOST_BYTES = 12_000_000
 HOME = resources.files("sowa") / "detectors" / "heads"
 
-SHIPPED: dict[str, tuple[str, str]] = {}
+SHIPPED: dict[str, tuple[str, str]] = {
+    "sha256:e830c8856ae33cda9ae789b6b0029306c69d7398eb214b0018fb245010da9780": (  # compact
+        "compact.safetensors",
+        "04dcf750528b78fc4add082fef4061036f8d8c87ffd7dc03f3b4c0ab7b6c3c96",
+    ),
+}
 """Weights of an image tower -> (file below `heads`, SHA-256 of the file)."""
 
 

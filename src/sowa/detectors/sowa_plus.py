@@ -46,7 +46,12 @@ class SowaPlus(Detector):
     trains: ClassVar[Literal["none", "auxiliary", "target"]] = "none"
     expected_spread: ClassVar[float | None] = 0.8
     extends_nearly: ClassVar[bool] = True
-    former_defaults: ClassVar[Mapping[str, Any]] = {"explained": 0.95, "wide_fraction": 0, "head": "none"}
+    former_defaults: ClassVar[Mapping[str, Any]] = {
+        "explained": 0.95,
+        "wide_fraction": 0,
+        "global_weight": 0.5,
+        "head": "none",
+    }
 
     def __init__(
         self,
@@ -61,10 +66,10 @@ class SowaPlus(Detector):
         fraction: float = 0.005,
         wide_fraction: float = 0.05,
         floor: float = 0.3,
-        global_weight: float = 0.5,
+        global_weight: float = 0.25,
         sigma: float = 4.0,
         head: str = "auto",
-        head_map: float = 0.0,
+        head_map: float = 1.0,
     ):
         """
         taps: blocks 6 and 8 of 12 if None, and the like of other depths. global_tap: block 9 of 12.
@@ -199,7 +204,7 @@ class SowaPlus(Detector):
         distances = _left_out_distances(tokens.cls.float())
         reference["map_scale"] = torch.stack(map_scales)
         reference["global"] = tokens.cls.float()[:GLOBALS].clone()
-        return self._scaled(reference, torch.stack((*scores, distances), dim=1), heats)
+        return self._scaled(reference, torch.stack((*scores, distances), dim=1), heats, tokens)
 
     @torch.no_grad()
     def extend_tokens(self, reference: Reference, category: str, tokens: Tokens) -> Reference:
@@ -223,10 +228,16 @@ class SowaPlus(Detector):
             new["map_scale"] = torch.stack(map_scales)
         else:
             parts = torch.cat((reference["support_parts"], parts))
-        return self._scaled(new, parts, heats, least=None if first else reference["support_level"])
+        return self._scaled(new, parts, heats, tokens, least=None if first else reference["support_level"])
 
     def _scaled(
-        self, reference: Reference, parts_KV: Tensor, heats: list[Tensor], *, least: Tensor | None = None
+        self,
+        reference: Reference,
+        parts_KV: Tensor,
+        heats: list[Tensor],
+        tokens: Tokens,
+        *,
+        least: Tensor | None = None,
     ) -> Reference:
         """The reference with the scale that raw scores of normal images, none of which it had seen, give."""
         spread = parts_KV.std(dim=0) if len(parts_KV) > 1 else torch.zeros_like(parts_KV[0])
@@ -234,7 +245,10 @@ class SowaPlus(Detector):
         reference["scale"] = torch.stack((parts_KV.mean(dim=0), spread), dim=1)
         reference["support_scores"] = self._fused(parts_KV[:, :-1], parts_KV[:, -1], reference)
         standard = [_standard(heats[i], reference["map_scale"][i]) for i in range(len(self.taps))]
-        level = top_mean(torch.stack(standard).mean(dim=0), HEAT_FRACTION).mean().clamp(min=1e-3)
+        heat_KL = torch.stack(standard).mean(dim=0)
+        if self.head_map:
+            heat_KL = heat_KL + self.head_map * self._logits(tokens)
+        level = top_mean(heat_KL, HEAT_FRACTION).mean().clamp(min=1e-3)
         reference["support_level"] = level if least is None else torch.maximum(least, level)
         return reference
 

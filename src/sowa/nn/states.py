@@ -15,8 +15,8 @@ __all__ = ["StateHead", "token_loss"]
 class StateHead(nn.Module):
     """One logit for each token from its values at all levels and from how they differ from the image's mean token.
 
-    The second half is what makes it work on products it has not seen: what is unusual in an image is unlike the rest of
-    the same image. Tokens of a level are put on one scale first (mean 0, variance 1 over the D values).
+    The difference helps on products it has not seen: what is unusual in an image is unlike the rest of the same image.
+    Tokens of a level are put on one scale first (mean 0, variance 1 over the D values).
     """
 
     def __init__(self, *, width: int, levels: int, hidden: int, dropout: float = 0.1):
@@ -27,22 +27,21 @@ class StateHead(nn.Module):
 
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
         """V tensors [B, L, D] -> [B, L]; above 0 more likely abnormal than normal."""
-        parts = []
-        for level_BLD in levels:
-            even_BLD = F.layer_norm(level_BLD.float(), level_BLD.shape[-1:])
-            parts += [even_BLD, even_BLD - even_BLD.mean(dim=1, keepdim=True)]
-        joined_BLN = F.dropout(torch.cat(parts, dim=-1), self.dropout, self.training)
-        hidden_BLN = F.dropout(F.gelu(self.inner(joined_BLN)), self.dropout, self.training)
-        return self.outer(hidden_BLN).squeeze(-1)
+        return self.judge(self.features(levels))
+
+    def features(self, levels: Sequence[Tensor]) -> Tensor:
+        """V tensors [B, L, D] -> [B, L, 2 * V * D], float32."""
+        even = [F.layer_norm(level_BLD.float(), level_BLD.shape[-1:]) for level_BLD in levels]
+        parts = [part for level_BLD in even for part in (level_BLD, level_BLD - level_BLD.mean(dim=1, keepdim=True))]
+        return torch.cat(parts, dim=-1)
+
+    def judge(self, values: Tensor) -> Tensor:
+        """[..., 2 * V * D] of `features` -> [...]."""
+        hidden = F.gelu(self.inner(F.dropout(values, self.dropout, self.training)))
+        return self.outer(F.dropout(hidden, self.dropout, self.training)).squeeze(-1)
 
 
-def token_loss(logits_BL: Tensor, share_BL: Tensor) -> Tensor:
-    """Focal cross-entropy and dice of tokens against the share of their place that is defective, doubled up to 1: a
-    token half of which is defective counts as wholly so."""
-    truth_BL = (2 * share_BL).clamp(max=1)
-    probability_BL = logits_BL.sigmoid()
-    right_BL = probability_BL * truth_BL + (1 - probability_BL) * (1 - truth_BL)
-    entropy_BL = F.binary_cross_entropy_with_logits(logits_BL, truth_BL, reduction="none")
-    overlap = (probability_BL * truth_BL).sum()
-    dice = 1 - (2 * overlap + 1) / (probability_BL.square().sum() + truth_BL.square().sum() + 1)
-    return 4 * (entropy_BL * (1 - right_BL)).mean() + dice
+def token_loss(logits: Tensor, share: Tensor) -> Tensor:
+    """Mean cross-entropy of tokens against the share of their place that is defective, doubled up to 1: a token half of
+    which is defective counts as wholly so. Both of one shape."""
+    return F.binary_cross_entropy_with_logits(logits, (2 * share).clamp(max=1))
