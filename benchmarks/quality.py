@@ -34,15 +34,16 @@ from sowa.metrics import write_json
 from sowa.metrics.functional import image_metrics
 from sowa.training.record import machine_facts
 
-OURS = ("sowa_plus", "sowa_plus_previous", "sowa_plus_fast")
+ALL_SHOTS = ("sowa_plus", "sowa_plus_previous")
+"""Methods that run at every number of shots of the experiment; these two share their tokens."""
 BESIDE = (0, 1, 4)
-"""Shots of the methods beside ours."""
+"""Shots of the others."""
 TARGET = 0.02
 """False alarms that the thresholds aim at, as `sowa fit` does."""
 DEVELOPMENT = {"test_good": 20, "test_bad": 28}
 
 
-def plans(part: str, methods: list[str] | None) -> list[Plan]:
+def plans(part: str, methods: list[str] | None, shots: list[int] | None = None) -> list[Plan]:
     """Ours with all shots, the others with some."""
     content = load_experiment("offline_quality")
     if part == "development":
@@ -53,10 +54,10 @@ def plans(part: str, methods: list[str] | None) -> list[Plan]:
     chosen = {name: words for name, words in content["methods"].items() if methods is None or name in methods}
     content.pop("reference")
     parts = [
-        ({name: words for name, words in chosen.items() if name in OURS}, content["shots"]),
-        ({name: words for name, words in chosen.items() if name not in OURS}, list(BESIDE)),
+        ({name: words for name, words in chosen.items() if name in ALL_SHOTS}, content["shots"]),
+        ({name: words for name, words in chosen.items() if name not in ALL_SHOTS}, list(BESIDE)),
     ]
-    return [plan_of(content | {"methods": some, "shots": shots}, trained={}) for some, shots in parts if some]
+    return [plan_of(content | {"methods": some, "shots": shots or own}, trained={}) for some, own in parts if some]
 
 
 def _development(word: str) -> str:
@@ -154,6 +155,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=("locked", "development"), default="locked")
     parser.add_argument("--methods", help="by comma; all of the experiment")
+    parser.add_argument("--shots", help="by comma; 0,1,2,4,8 for SOWA Plus and 0,1,4 for the others")
     parser.add_argument("--out", type=Path, default=Path("runs/quality"))
     parser.add_argument("--page", type=Path, help="folder of the page; none is written without it")
     parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16", help="of the towers (%(default)s)")
@@ -167,7 +169,8 @@ def measure(given: argparse.Namespace) -> None:
     """Everything that was asked for; cells of one precision lie in one folder."""
     began = time.monotonic()
     store = Store(given.out / f"{given.part}-{given.precision}")
-    all_plans = plans(given.part, given.methods.split(",") if given.methods else None)
+    methods = given.methods.split(",") if given.methods else None
+    all_plans = plans(given.part, methods, [int(one) for one in given.shots.split(",")] if given.shots else None)
     for plan in all_plans:
         fill(plan, store)
     wanted = {method.name for plan in all_plans for method in plan.methods}

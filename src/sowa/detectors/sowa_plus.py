@@ -264,14 +264,26 @@ class SowaPlus(Detector):
 
     # ---- scoring
 
-    @torch.no_grad()
     def score(self, tokens: Tokens, reference: Reference) -> Prediction:
         """Image score in spreads of the left-out normal images, summed over sizes; map [B, H, W] from the full size in
-        spreads of normal tokens; `levels` [B, V, h, w] of the full size. `parts`: `memory_map`, `global` [B].
+        spreads of normal tokens; `levels` [B, V, h, w] of the full size. `parts`: `memory_map` [B, H, W], not smoothed
+        where the head has a share in the map, and `global` [B].
 
         Without shots score, map and the only level are probabilities of the head."""
-        if "global" not in reference:
-            return self._score_without_shots(tokens, reference)
+        return self.score_each(tokens, [reference])[0]
+
+    @torch.no_grad()
+    def score_each(self, tokens: Tokens, references: Sequence[Reference]) -> list[Prediction]:
+        """`score` against several references; the head is asked once."""
+        logits_Bhw = None if self.head is None else to_grid(self._logits(tokens), tokens.grid)
+        return [
+            self._score(tokens, reference, logits_Bhw)
+            if "global" in reference
+            else self._score_without_shots(tokens, reference, logits_Bhw)
+            for reference in references
+        ]
+
+    def _score(self, tokens: Tokens, reference: Reference, logits_Bhw: Tensor | None) -> Prediction:
         found = enumerate(self._memory_levels(tokens))
         own = [self.memory.distance(place, level, reference) for place, (level, _) in found]
         scores_BV = torch.stack([self._level_score(level_BL) for level_BL in own], dim=1)
@@ -279,10 +291,13 @@ class SowaPlus(Detector):
         full = len(self.taps)
         levels = [_standard(own[place], reference["map_scale"][place]) for place in range(full)]
         levels_BVhw = torch.stack([to_grid(level_BL, tokens.grids[0]) for level_BL in levels], dim=1)
-        memory_map = self._enlarged(levels_BVhw.mean(dim=1))
-        score_map = memory_map
-        if self.head_map:
-            score_map = memory_map + self.head_map * self._enlarged(to_grid(self._logits(tokens), tokens.grid))
+        heat_Bhw = levels_BVhw.mean(dim=1)
+        if logits_Bhw is None or not self.head_map:
+            memory_map = score_map = self._enlarged(heat_Bhw)
+        else:
+            size = (self.backbone.image_size, self.backbone.image_size)
+            memory_map = upsample(heat_Bhw, size, align_corners=False)
+            score_map = self._enlarged(heat_Bhw + self.head_map * logits_Bhw)
         return Prediction(
             score=self._fused(scores_BV, distances_B, reference),
             score_map=score_map,
@@ -290,7 +305,7 @@ class SowaPlus(Detector):
             parts={"memory_map": memory_map, "global": distances_B},
         )
 
-    def _score_without_shots(self, tokens: Tokens, reference: Reference) -> Prediction:
+    def _score_without_shots(self, tokens: Tokens, reference: Reference, logits_Bhw: Tensor | None) -> Prediction:
         trained = self.trained
         if self.words is not None and "prototypes" in reference:
             image_B, patches_BL = self.words.logits(tokens, reference["prototypes"])
@@ -299,11 +314,13 @@ class SowaPlus(Detector):
             return Prediction(score_B, self._enlarged(level_Bhw).sigmoid(), level_Bhw.sigmoid()[:, None])
         if trained is None or "head" not in reference or not torch.equal(reference["head"].cpu(), trained.id_8):
             raise ArtifactError("what was learnt without shots belongs to another trained head: fit again")
-        logits_BL = self._logits(tokens)
-        score_B = torch.sigmoid(trained.slope * (top_mean(logits_BL, trained.fraction) - trained.middle))
-        level_Bhw = to_grid(logits_BL, tokens.grid)
+        peak_B = top_mean(logits_Bhw.flatten(1), trained.fraction)
         # Smoothed as logits: probabilities near 0 and 1 would tie.
-        return Prediction(score_B, self._enlarged(level_Bhw).sigmoid(), level_Bhw.sigmoid()[:, None])
+        return Prediction(
+            score=torch.sigmoid(trained.slope * (peak_B - trained.middle)),
+            score_map=self._enlarged(logits_Bhw).sigmoid(),
+            levels=logits_Bhw.sigmoid()[:, None],
+        )
 
     def _enlarged(self, grid_Bhw: Tensor) -> Tensor:
         size = (self.backbone.image_size, self.backbone.image_size)
