@@ -29,6 +29,8 @@ MOST = 10
 """Images of each category and label that are disturbed."""
 SHOTS, CONTAMINATED = 4, 8
 BATCH = 4
+WIDE = 1200
+"""Pixels of a contact sheet, which lies in the repository."""
 WORST = 3
 """Misses, and false alarms, of a category on its contact sheet."""
 
@@ -187,11 +189,17 @@ def _contact_sheets(detector: Detector, data: Choice, target: Target, store: Sto
         reference = detector.fit(Support(name, _images(detector, shots)))
         rows = [
             _row(detector, reference, by_name[one["image"]], one["score"], word)
-            for found, word in ((misses, "missed"), (alarms, "false alarm"))
+            for found, word in ((misses, "scored lowest"), (alarms, "scored highest"))
             for one in found
         ]
         path = page / f"{data.name}-{name}.png"
-        verdict_sheet(rows, path, low=0.0, high=1.0, title=f"{data.name} {name}: worst misses and false alarms")
+        title = f"{data.name} {name}: defective images with the lowest scores, good ones with the highest"
+        verdict_sheet(rows, path, low=0.0, high=1.0, title=title)
+        with Image.open(path) as drawn:
+            drawn.convert("RGB").resize((WIDE, WIDE * drawn.height // drawn.width)).save(
+                path.with_suffix(".jpg"), quality=80
+            )
+        path.unlink()
 
 
 def _row(detector: Detector, reference: Reference, sample: Sample, score: float, word: str) -> VerdictRow:
