@@ -82,9 +82,8 @@ def test_many_shots_are_left_out_in_groups_and_stay_small():
     assert sum(value.numel() * value.element_size() for value in reference.values()) < 1_000_000
 
 
-@pytest.mark.parametrize("memory", ["subspace", "coreset"])
-def test_five_hundred_normals_are_learnt_in_bounded_memory_and_judge(memory):
-    detector = build(memory=memory, coreset=0.0005)
+def test_five_hundred_normals_are_learnt_in_bounded_memory_and_judge():
+    detector = build()
     few = detector.encode(normals(SIZE, 20))
     g = torch.Generator().manual_seed(0)
     many = type(few).join([few] * 25)
