@@ -34,7 +34,7 @@ from sowa.metrics import write_json
 from sowa.metrics.functional import image_metrics
 from sowa.training.record import machine_facts
 
-ALL_SHOTS = ("sowa_plus", "sowa_plus_previous")
+ALL_SHOTS = ("sowa_plus", "sowa_plus_candidate")
 """Methods that run at every number of shots of the experiment; these two share their tokens."""
 BESIDE = (0, 1, 4)
 """Shots of the others."""
@@ -174,12 +174,7 @@ def measure(given: argparse.Namespace) -> None:
     for plan in all_plans:
         fill(plan, store)
     wanted = {method.name for plan in all_plans for method in plan.methods}
-    # The previous version had no head: without shots it refused.
-    cells = [
-        cell
-        for cell in store.cells()[0]
-        if cell["method"] in wanted and (cell["method"], cell["k"]) != ("sowa_plus_previous", 0)
-    ]
+    cells = [cell for cell in store.cells()[0] if cell["method"] in wanted]
     cells += brightness(replace(all_plans[0], shots=BESIDE), store)
     for cell in cells:
         cell["alarms"] = false_alarms(cell)

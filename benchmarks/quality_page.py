@@ -27,8 +27,9 @@ SHORT = {
 }
 ABOUT = {
     "sowa_plus": "this version",
-    "sowa_plus_previous": "the previous version, run again",
+    "sowa_plus_candidate": "what this round tried and did not keep: other constants, the head in the map",
     "sowa_plus_fast": "224 px alone",
+    "sowa_plus_fast_candidate": "224 px alone, with the constants of the candidate",
     "nearest_dinov2": "nearest neighbour on DINOv2-S at 448 px, AnomalyDINO's rule without rotations and masks",
     "sowa": "the published method on this backbone at 336 px, random text tower, trained on the training categories",
     "winclip": "WinCLIP's windows and words on a text tower of random weights: what words alone cannot do here",
@@ -98,7 +99,7 @@ def write_page(cells: Cells, trust: Mapping[str, Any], about: Mapping[str, Any],
     if about["part"] == "locked":
         lines += ["## Against the targets", "", *_targets(cells, sets), ""]
     lines += ["## Image AUROC", "", *_auroc(cells, sets), ""]
-    lines += ["## Against the previous version", "", *_compared(cells, sets), ""]
+    lines += ["## The candidate against what was kept", "", *_compared(cells, sets), ""]
     for name in ("ELPV mono", "ELPV poly", "drawn textures", "drawn objects"):
         lines += [f"## All metrics: {name}", "", *_all_metrics(cells, sets[name]), ""]
     lines += ["## Each category, sowa_plus, image AUROC", "", *_each(cells, sets), ""]
@@ -164,15 +165,15 @@ def _compared(cells: Cells, sets: Mapping[str, list[str]]) -> list[str]:
     rows = []
     for k in _shots(cells):
         for name, names in sets.items():
-            for metric in ("image_auroc", "pixel_ap"):
-                ours, before = (select(cells, one, k, names) for one in ("sowa_plus", "sowa_plus_previous"))
-                found = compare(ours, before, metric=metric)
+            for metric in ("image_auroc", "pixel_ap", "pixel_aupro"):
+                tried, kept = (select(cells, one, k, names) for one in ("sowa_plus_candidate", "sowa_plus"))
+                found = compare(tried, kept, metric=metric)
                 if found is not None:
                     interval = f"{found.low:+.3f} to {found.high:+.3f}"
                     rows.append([str(k), name, SHORT[metric], f"{found.mean:+.3f}", interval, found.words()])
     note = (
-        "Paired: the same images and draws, resampled 2,000 times (pixel AP: categories and draws), 95 % interval; not"
-        " corrected for the number of rows."
+        "Paired: the same images and draws, resampled 2,000 times (pixel metrics: categories and draws), 95 % interval;"
+        " not corrected for the number of rows."
     )
     return [*_table(["shots", "set", "metric", "difference", "interval", ""], rows), "", note]
 

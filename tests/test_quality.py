@@ -98,7 +98,7 @@ def test_the_page(tmp_path):
 
     cells = [
         cell(method, category, k, seed, gap)
-        for method, gap in (("sowa_plus", 3.0), ("sowa_plus_previous", 2.0), ("brightness", 0.5))
+        for method, gap in (("sowa_plus", 3.0), ("sowa_plus_candidate", 2.0), ("brightness", 0.5))
         for category in ("mono", "poly", "brick_lot", "cap")
         for k in (0, 1, 4)
         for seed in (0, 1)
@@ -119,7 +119,7 @@ def test_the_page(tmp_path):
     page = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert "| ELPV mono | 4 | 0.800 | 0.88 | 0.93 | floor missed |" in page
     assert "| mono | 0.900 | 0.800 |" in page and "| cost | +0.000 | -0.100 |" in page
-    assert "| 4 | ELPV mono | AUROC | +0.100 |" in page
+    assert "| 4 | ELPV mono | AUROC | -0.100 |" in page
     rows = json.loads((tmp_path / "quality.json").read_text(encoding="utf-8"))["rows"]
     row = {"method": "sowa_plus", "shots": 4, "set": "drawn, all", "metric": "image_auroc", "mean": 0.8, "sd": 0.0}
     assert row in rows

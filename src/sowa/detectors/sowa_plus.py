@@ -46,12 +46,7 @@ class SowaPlus(Detector):
     trains: ClassVar[Literal["none", "auxiliary", "target"]] = "none"
     expected_spread: ClassVar[float | None] = 0.8
     extends_nearly: ClassVar[bool] = True
-    former_defaults: ClassVar[Mapping[str, Any]] = {
-        "explained": 0.95,
-        "wide_fraction": 0,
-        "global_weight": 0.5,
-        "head": "none",
-    }
+    former_defaults: ClassVar[Mapping[str, Any]] = {"head": "none"}
 
     def __init__(
         self,
@@ -61,15 +56,15 @@ class SowaPlus(Detector):
         global_tap: int | None = None,
         half: bool | Literal["auto"] = "auto",
         memory: Literal["subspace", "nearest", "coreset"] = "subspace",
-        explained: float = 0.98,
+        explained: float = 0.95,
         coreset: float = 0.1,
         fraction: float = 0.005,
-        wide_fraction: float = 0.05,
+        wide_fraction: float = 0,
         floor: float = 0.3,
-        global_weight: float = 0.25,
+        global_weight: float = 0.5,
         sigma: float = 4.0,
         head: str = "auto",
-        head_map: float = 1.0,
+        head_map: float = 0.0,
     ):
         """
         taps: blocks 6 and 8 of 12 if None, and the like of other depths. global_tap: block 9 of 12.
