@@ -270,7 +270,8 @@ class SowaPlus(Detector):
     @torch.no_grad()
     def score_each(self, tokens: Tokens, references: Sequence[Reference]) -> list[Prediction]:
         """`score` against several references; the head is asked once."""
-        logits_Bhw = None if self.head is None else to_grid(self._logits(tokens), tokens.grid)
+        asked = self.head_map > 0 or any("global" not in reference for reference in references)
+        logits_Bhw = to_grid(self._logits(tokens), tokens.grid) if self.head is not None and asked else None
         return [
             self._score(tokens, reference, logits_Bhw)
             if "global" in reference
