@@ -113,10 +113,10 @@ def test_the_wide_share_sees_what_is_a_little_unusual_everywhere():
     detector = build(half=True, wide_fraction=0.5)
     distance = torch.zeros(1, 100)
     distance[0, :50] = 1.0
-    assert detector._level_score(distance)[0] == 1.0
+    assert detector.level_score(distance)[0] == 1.0
     distance[0, 1:] = 0
-    assert detector._level_score(distance)[0] == pytest.approx((1 + 0.02) / 2)
-    assert build(wide_fraction=0)._level_score(distance)[0] == 1.0
+    assert detector.level_score(distance)[0] == pytest.approx((1 + 0.02) / 2)
+    assert build(wide_fraction=0).level_score(distance)[0] == 1.0
 
 
 def test_adding_normals_comes_near_to_learning_all_at_once():

@@ -193,7 +193,7 @@ class SowaPlus(Detector):
         for place, (level_KLD, grid) in enumerate(self._memory_levels(tokens)):
             entries, own_KL = self.memory.learn(place, level_KLD, grid)
             reference |= entries
-            scores.append(self._quarter_scores(own_KL, grid) if shots == 1 else self._level_score(own_KL))
+            scores.append(self._quarter_scores(own_KL, grid) if shots == 1 else self.level_score(own_KL))
             map_scales.append(torch.stack((own_KL.mean(), own_KL.std())))
             heats.append(own_KL)
         distances = _left_out_distances(tokens.cls.float())
@@ -212,7 +212,7 @@ class SowaPlus(Detector):
         fresh, heats, map_scales = [], [], []
         for place, (level_KLD, _) in enumerate(self._memory_levels(tokens)):
             own_KL = self.memory.distance(place, level_KLD, reference)
-            fresh.append(self._level_score(own_KL))
+            fresh.append(self.level_score(own_KL))
             heats.append(own_KL)
             map_scales.append(torch.stack((own_KL.mean(), own_KL.std())))
             new |= self.memory.extend(place, level_KLD, reference)
@@ -250,9 +250,9 @@ class SowaPlus(Detector):
     def _quarter_scores(self, own_1L: Tensor, grid: tuple[int, int]) -> Tensor:
         """[4] scores of the quarters of a single image, as if each were one: its only hint of a spread."""
         parts = quarters(grid, own_1L.device)
-        return torch.stack([self._level_score(own_1L[:, quarter_L], parts=4)[0] for quarter_L in parts])
+        return torch.stack([self.level_score(own_1L[:, quarter_L], parts=4)[0] for quarter_L in parts])
 
-    def _level_score(self, distance_BL: Tensor, *, parts: int = 1) -> Tensor:
+    def level_score(self, distance_BL: Tensor, *, parts: int = 1) -> Tensor:
         """[B] of one level; of a part of an image as many tokens as of a whole one."""
         means = [top_mean(distance_BL, min(1.0, parts * fraction)) for fraction in self.fractions]
         return torch.stack(means).mean(dim=0)
@@ -282,7 +282,7 @@ class SowaPlus(Detector):
     def _score(self, tokens: Tokens, reference: Reference, logits_Bhw: Tensor | None) -> Prediction:
         found = enumerate(self._memory_levels(tokens))
         own = [self.memory.distance(place, level, reference) for place, (level, _) in found]
-        scores_BV = torch.stack([self._level_score(level_BL) for level_BL in own], dim=1)
+        scores_BV = torch.stack([self.level_score(level_BL) for level_BL in own], dim=1)
         distances_B = _nearest(tokens.cls.float(), reference["global"])
         full = len(self.taps)
         levels = [_standard(own[place], reference["map_scale"][place]) for place in range(full)]

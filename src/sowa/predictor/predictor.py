@@ -28,7 +28,7 @@ from sowa.predictor.sessions import SUFFIXES
 from sowa.predictor.streaming import Ready, read_ahead
 from sowa.predictor.view import Looked, View, inside_mask
 
-__all__ = ["DEFAULT_BACKBONE", "DEFAULT_MODEL", "Predictor"]
+__all__ = ["DEFAULT_BACKBONE", "DEFAULT_MODEL", "ZERO_SHOT_MODEL", "Predictor", "default_model"]
 
 DEFAULT_MODEL, DEFAULT_BACKBONE = "sowa_plus", "compact"
 ZERO_SHOT_MODEL = "sowa"
@@ -100,7 +100,7 @@ class Predictor:
         View(1, **view)  # a mistake in it is said before weights are loaded
         choice = Choice(model, backbone, options, backbone_options, trained)
         given = given_pictures(() if images is None else images)
-        chosen = partial(_default_model, shots=bool(given) and k != 0)
+        chosen = partial(default_model, shots=bool(given) and k != 0)
         detector, recipe = new_detector(choice, default_model=chosen, default_backbone=DEFAULT_BACKBONE)
         content = fitted_content(
             detector,
@@ -255,13 +255,16 @@ class Predictor:
 
     def info(self) -> dict[str, Any]:
         """Everything about it but the tensors, ready for JSON."""
-        inside, words = self._backbone_state is not None, self._detector.backbone.text_trained
-        return about_of(self._content, identity=self._id, inside=inside, words_trained=words)
+        inside, trained = self._backbone_state is not None, self._judges_without_pictures()
+        return about_of(self._content, identity=self._id, inside=inside, words_trained=trained)
 
     def promise(self) -> str:
         """What was learnt and what cannot be promised, in plain words, one sentence a line."""
-        trained = self._detector.backbone.text_trained or getattr(self._detector, "head", None) is not None
-        return "\n".join(promise_of(self._content, words_trained=trained))
+        return "\n".join(promise_of(self._content, words_trained=self._judges_without_pictures()))
+
+    def _judges_without_pictures(self) -> bool:
+        """Whether its scores mean something without a good picture: trained words, or a trained head."""
+        return self._detector.backbone.text_trained or getattr(self._detector, "head", None) is not None
 
     # ---- files
 
@@ -319,7 +322,8 @@ class Predictor:
         return cls(detector, stored.content, backbone_state=stored.backbone)
 
 
-def _default_model(tower: Backbone, *, shots: bool) -> str:
+def default_model(tower: Backbone, *, shots: bool) -> str:
+    """The method for a backbone where nobody names one."""
     return DEFAULT_MODEL if shots or shipped_head(tower.weights_id) is not None else ZERO_SHOT_MODEL
 
 
