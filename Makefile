@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help setup demo test test-slow test-weights lint bench bench-quick clean
+.PHONY: help setup demo test test-slow test-weights lint bench bench-quick quality clean
 
 help:            ## list the verbs
 	@grep -E '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -42,6 +42,9 @@ bench: $(VENV)/.ready  ## all benchmarks of speed and memory (under 30 minutes) 
 
 bench-quick: $(VENV)/.ready  ## the same for a glance (3 minutes) into runs/bench-quick
 	$(BIN)/python benchmarks/run.py --quick
+
+quality: $(VENV)/.ready  ## how good SOWA Plus is on the locked images; tables in docs/results/quality (half an hour)
+	$(BIN)/python benchmarks/quality.py --page docs/results/quality
 
 clean:           ## remove the environment and all results
 	rm -rf $(VENV) runs

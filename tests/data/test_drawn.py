@@ -11,7 +11,9 @@ from PIL import Image
 from sowa.data.drawn import (
     AUXILIARY,
     CATEGORIES,
+    LOTS,
     MANIFEST,
+    PARTS,
     TARGET,
     VISIBLE,
     draw_dataset,
@@ -41,7 +43,9 @@ def files(root: Path) -> dict[str, bytes]:
 
 def test_catalogue():
     assert not set(AUXILIARY) & set(TARGET)
-    assert set(AUXILIARY) | set(TARGET) == set(CATEGORIES)
+    assert set(AUXILIARY) | set(TARGET) | set(LOTS) == set(CATEGORIES)
+    judged = [{name.removesuffix("_lot") for name in PARTS[part]} for part in ("training", "development", "locked")]
+    assert not (judged[0] & judged[1] or judged[0] & judged[2] or judged[1] & judged[2])
     assert len(CATEGORIES) >= 10
     target_kinds = [CATEGORIES[name].kind for name in TARGET]
     assert target_kinds.count("texture") >= 2 and target_kinds.count("object") >= 2

@@ -5,7 +5,7 @@ import torch
 
 from sowa.backbones import build_backbone
 from sowa.detectors import build_detector
-from sowa.errors import ConfigError, NeedsSupportError
+from sowa.errors import ConfigError, NeedsSupportError, UnknownNameError
 from sowa.types import Support
 from tests.conformance import CATEGORY, conform, normals, with_defect
 
@@ -82,6 +82,43 @@ def test_many_shots_are_left_out_in_groups_and_stay_small():
     assert sum(value.numel() * value.element_size() for value in reference.values()) < 1_000_000
 
 
+def test_five_hundred_normals_are_learnt_in_bounded_memory_and_judge():
+    detector = build()
+    few = detector.encode(normals(SIZE, 20))
+    g = torch.Generator().manual_seed(0)
+    many = type(few).join([few] * 25)
+    levels = tuple(level + 0.02 * torch.randn(level.shape, generator=g) for level in many.levels)
+    reference = detector.fit_tokens(CATEGORY, type(few)(many.cls, levels, many.grid, many.grids))
+    assert len(reference["support_scores"]) == 500 and reference["support_scores"].isfinite().all()
+    assert sum(value.numel() * value.element_size() for value in reference.values()) < 1_000_000
+    good = detector(normals(SIZE, 4, seed=50), reference).score
+    assert detector(with_defect(normals(SIZE, 4, seed=50)), reference).score.min() > good.max()
+
+
+@pytest.mark.parametrize("memory", ["nearest", "coreset"])
+def test_exam_of_the_other_memories(memory):
+    conform(lambda: build(half=True, memory=memory))
+
+
+def test_a_bank_grows_as_if_all_had_been_learnt_at_once():
+    detector = build(memory="nearest", head="none")
+    images = normals(SIZE, 5)
+    grown = detector.extend_tokens(detector.fit(Support(CATEGORY, images[:3])), CATEGORY, detector.encode(images[3:]))
+    whole = detector.fit(Support(CATEGORY, images))
+    assert torch.equal(grown["bank_0"], whole["bank_0"])
+
+
+def test_the_wide_share_sees_what_is_a_little_unusual_everywhere():
+    """The same excess over many tokens counts more with it, and a level's score is the mean of both shares."""
+    detector = build(half=True, wide_fraction=0.5)
+    distance = torch.zeros(1, 100)
+    distance[0, :50] = 1.0
+    assert detector.level_score(distance)[0] == 1.0
+    distance[0, 1:] = 0
+    assert detector.level_score(distance)[0] == pytest.approx((1 + 0.02) / 2)
+    assert build(wide_fraction=0).level_score(distance)[0] == 1.0
+
+
 def test_adding_normals_comes_near_to_learning_all_at_once():
     detector = build(half=True)
     images = normals(SIZE, 6)
@@ -98,10 +135,22 @@ def test_adding_normals_comes_near_to_learning_all_at_once():
     assert a[4:].min() > a[:4].max()
 
 
+def test_an_unknown_memory_is_refused_with_those_there_are():
+    with pytest.raises(UnknownNameError, match="coreset, nearest, subspace"):
+        build(memory="forest")
+
+
 def test_no_shots_and_nonsense_are_refused():
     with pytest.raises(NeedsSupportError, match="one shot or more"):
         fitted(build(), 0)
-    for options in ({"explained": 1.0}, {"fraction": 0}, {"floor": 0}, {"global_weight": -1}, {"taps": []}):
+    for options in (
+        {"explained": 1.0},
+        {"fraction": 0},
+        {"floor": 0},
+        {"global_weight": -1},
+        {"taps": []},
+        {"wide_fraction": 2},
+    ):
         with pytest.raises(ConfigError):
             build(**options)
     with pytest.raises(ConfigError, match="transformer"):

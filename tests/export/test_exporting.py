@@ -110,7 +110,7 @@ def test_a_threshold_may_change_and_nothing_can_be_learnt(onnx_file):
 def test_a_wrong_graph_is_not_kept(small_detectors, tmp_path, monkeypatch):
     """The gate sees a graph that says something else, and leaves what stood there as it was."""
     pytest.importorskip("onnxruntime")
-    monkeypatch.setattr("sowa.export.heads.top_mean", lambda values, fraction: values.mean(dim=1))
+    monkeypatch.setattr("sowa.export.heads.residual", lambda tokens, space: tokens.square().sum(dim=-1))
     path = tmp_path / "disc.onnx"
     path.write_text("before")
     with pytest.raises(ConfigError, match="nothing was written: score of the exported detector differs"):

@@ -11,7 +11,7 @@ POSITIVE = st.floats(0, 10, width=32)
 @given(POSITIVE, POSITIVE)
 def test_parallel_is_at_most_the_smaller(a, b):
     got = parallel(torch.tensor(a), torch.tensor(b)).item()
-    assert 0 <= got <= min(a, b) * (1 + 1e-6)
+    assert 0 <= got <= min(a, b) * (1 + 1e-6) + 1e-38  # below it, numbers have fewer digits
     if a > 1e-3 and b > 1e-3:
         assert abs(got - 1 / (1 / a + 1 / b)) < 1e-5
     assert got == parallel(torch.tensor(b), torch.tensor(a)).item()

@@ -33,7 +33,7 @@ def build_backbone(
     sowa.backbones.cnn_weights.CNNS).
     image_size: side of the input in pixels, a multiple of the patch; None: the size of the weights or of BACKBONES.
     weights: a file to read instead of looking in the cache and on the network; `random` draws them from the seed
-    (`clip`, `cnn`, `compact_cnn`), for dry runs and for measuring speed.
+    (`clip`, `clip_dinov2`, `cnn`, `compact_cnn`), for dry runs and for measuring speed.
     activation: `auto` is what the weights were trained with; `gelu` or `quickgelu` force one (`clip`).
     seed: of whatever is drawn at random: all of `random_tiny`, the text tower of `compact`, `weights="random"`.
     cache_dir: where weights are kept; else the environment variable SOWA_CACHE, else the platform's place.
@@ -53,6 +53,8 @@ def build_backbone(
         return _random_tiny(spec, tag=tag, image_size=image_size, weights=weights, activation=activation, seed=seed)
     if name == "compact":
         return _compact(spec, tag, image_size, weights, activation, seed, cache_dir, offline)
+    if name == "clip_dinov2":
+        return _pair(spec, tag, image_size, weights, activation, seed, cache_dir, offline)
     if weights == RANDOM:
         from sowa.backbones.drawn_weights import random_clip
 
@@ -89,6 +91,36 @@ def _compact(
     from sowa.backbones.compact import build_compact
 
     return build_compact(spec=spec, path=path, image_size=image_size, seed=seed, cache_dir=cache_dir, offline=offline)
+
+
+def _pair(
+    spec: BackboneSpec,
+    tag: str | None,
+    image_size: int | None,
+    weights: Path | str | None,
+    activation: str,
+    seed: int,
+    cache_dir: Path | None,
+    offline: bool,
+) -> "Backbone":
+    if tag or weights not in (None, RANDOM) or activation != "auto":
+        raise ConfigError(
+            "backbone 'clip_dinov2' has two files of weights: put them into the cache and leave out tag, weights and"
+            f" activation, or give weights={RANDOM} for a dry run"
+        )
+    places = {"weights": weights, "cache_dir": cache_dir, "offline": offline}
+    language = build_backbone("clip", seed=seed, **places)  # first: a missing file is said before anything is loaded
+    from sowa.backbones.pair import build_pair
+
+    return build_pair(
+        spec=spec,
+        language=language,
+        image_size=image_size,
+        drawn=weights == RANDOM,
+        seed=seed,
+        cache_dir=cache_dir,
+        offline=offline,
+    )
 
 
 def _cnn(
@@ -208,6 +240,8 @@ def find_weights(
         from sowa.backbones.weights import find_compact
 
         return find_compact(spec, tag=tag, weights=weights, cache_dir=cache_dir, offline=offline)
+    if name == "clip_dinov2":
+        return _find_clip(BACKBONES["clip"], None, None, None, cache_dir, offline)[0]
     if name == "clip":
         return _find_clip(spec, model, tag, weights, cache_dir, offline)[0]
     if name in ("cnn", "compact_cnn"):

@@ -5,7 +5,7 @@ tokens. A unit is claimed, its missing cells are computed, each is written; what
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -100,11 +100,12 @@ class Tapped:
 
 
 def groups_of(detectors: list[Detector]) -> list[Tapped]:
-    """Detectors that can share tokens together; one that encodes in a way of its own stays alone."""
-    together: dict[int, list[Detector]] = {}
+    """Detectors that can share tokens together: those that read taps of one backbone, and those that encode in a way of
+    their own but alike."""
+    together: dict[Hashable, list[Detector]] = {}
     for detector in detectors:
         own_way = type(detector).encode is not Detector.encode
-        together.setdefault(id(detector) if own_way else id(detector.backbone), []).append(detector)
+        together.setdefault(detector.encoding() if own_way else id(detector.backbone), []).append(detector)
     return [Tapped(members) for members in together.values()]
 
 
@@ -346,8 +347,16 @@ def _record(
         **({"metrics_error": row["metrics_error"]} if "metrics_error" in row else {}),
         "seconds": seat.seconds / max(len(seat.run.references), 1),
         "scores": [{name: one[name] for name in ("image", "label", "defect", "score")} for one in scores],
+        "support": _support(seat, cell),
         "machine": machine_facts(),
     }
+
+
+def _support(seat: _Seat, cell: Cell) -> dict[str, Any]:
+    """What the method says of its own shots: their scores when left out, and the spread to expect of normal ones."""
+    scores = seat.run.references[cell].get("support_scores")
+    spread = seat.method.detector.expected_spread
+    return {"scores": [] if scores is None else scores.double().flatten().tolist(), "expected_spread": spread}
 
 
 @contextmanager

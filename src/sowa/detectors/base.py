@@ -2,8 +2,8 @@
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -43,6 +43,9 @@ class Detector(nn.Module, ABC):
     """What image scores of normal images spread by, where the method puts them on a scale set by its shots (their
     middle is about 0); None: their spread is a share of their size, as that of distances."""
 
+    former_defaults: ClassVar[Mapping[str, Any]] = {}
+    """Options as they were when files of detectors did not hold those that nobody had set, where they have changed."""
+
     backbone: "Backbone"
     taps: tuple[int, ...]
 
@@ -63,6 +66,10 @@ class Detector(nn.Module, ABC):
         twin.__dict__["_modules"] = dict(self._modules)  # a shallow copy would share the table itself
         twin.backbone = backbone
         return twin
+
+    def encoding(self) -> Hashable:
+        """What decides the tokens of `encode` besides the images: detectors with equal ones may share them."""
+        return (id(self),) if type(self).encode is not Detector.encode else (id(self.backbone), self.taps)
 
     def fit(self, support: Support) -> Reference:
         """Learn from K normal images of one category; K = 0 works or raises `NeedsSupportError`."""

@@ -8,8 +8,8 @@ of what the normal images get when left out in turn. A global term sees changes 
 B images, V levels, L tokens, D token width, K shots, R directions, H W pixels.
 """
 
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -17,31 +17,36 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sowa.backbones.base import Backbone
+from sowa.backbones.pair import PairBackbone
 from sowa.backbones.pyramid import PyramidTokens
 from sowa.detectors.base import Detector
-from sowa.errors import ConfigError, NeedsSupportError
+from sowa.detectors.plus_head import read_head, shipped_head
+from sowa.detectors.plus_memory import BankMemory, Memory, SubspaceMemory, quarters
+from sowa.detectors.plus_words import Words
+from sowa.errors import ArtifactError, ConfigError, NeedsSupportError, UnknownNameError
 from sowa.nn.bank import unit
 from sowa.nn.maps import gaussian_smooth, to_grid, top_mean, upsample
-from sowa.nn.subspace import Moments, Subspace, merged, moments, residual, subspace, without
 from sowa.types import Prediction, Reference, Tokens
 
 __all__ = ["SowaPlus"]
 
+MEMORIES = ("subspace", "nearest", "coreset")
 LEAST_GRID = 14
 """A half-size grid with fewer rows than this is left out."""
-FOLDS = 16
-"""Left-out images are taken one by one up to this many; of more, in this many groups."""
 HEAT_FRACTION = 0.01
 GLOBALS = 64
 """Normal images kept for the global term."""
 
 
 class SowaPlus(Detector):
-    """Support-only detector on any transformer backbone; nothing is trained. One image or more is needed."""
+    """Support-only detector on any transformer backbone; nothing is trained on the user's images. Without shots the
+    trained head of the package judges, if there is one for the backbone. On a pair of towers (`clip_dinov2`) the
+    self-supervised one is the memory's, and without shots the other one's words judge."""
 
     trains: ClassVar[Literal["none", "auxiliary", "target"]] = "none"
     expected_spread: ClassVar[float | None] = 0.8
     extends_nearly: ClassVar[bool] = True
+    former_defaults: ClassVar[Mapping[str, Any]] = {"head": "none"}
 
     def __init__(
         self,
@@ -50,33 +55,54 @@ class SowaPlus(Detector):
         taps: Sequence[int] | None = None,
         global_tap: int | None = None,
         half: bool | Literal["auto"] = "auto",
+        memory: Literal["subspace", "nearest", "coreset"] = "subspace",
         explained: float = 0.95,
+        coreset: float = 0.1,
         fraction: float = 0.005,
+        wide_fraction: float = 0,
         floor: float = 0.3,
         global_weight: float = 0.5,
         sigma: float = 4.0,
+        head: str = "auto",
+        head_map: float = 0.0,
     ):
         """
         taps: blocks 6 and 8 of 12 if None, and the like of other depths. global_tap: block 9 of 12.
         half: also look at half the image size; auto: if its grid has at least 14 rows.
-        explained: share of the variance of normal tokens that the subspaces hold.
-        fraction: of an image's tokens, the most unusual ones, whose mean is its score at a level.
+        memory: what is kept of normal tokens: the `subspace` that holds the share `explained` of their variance, all of
+        them (`nearest`), or the share `coreset` of them.
+        fraction: of an image's tokens, the most unusual ones, whose mean is its score at a level; wide_fraction: a
+        second, larger one, whose mean counts as much, for what is a little unusual over a wide area; 0: no second.
         floor: share of the mean score of left-out normal images that is added to their spread.
         global_weight: of the global term against one image size; 0 leaves it out. sigma: of the map, in pixels.
+        head: the trained part, which judges without shots: `auto` is that of the package, if there is one for the
+        backbone; `none`, or a file of `write_head`. head_map: its share in the map once there are shots, in spreads of
+        normal tokens for each unit of its logits.
         """
         super().__init__()
-        if not (0 < explained < 1 and 0 < fraction <= 1 and floor > 0 and global_weight >= 0):
+        if memory not in MEMORIES:
+            raise UnknownNameError("memory", got=memory, known=MEMORIES)
+        shares = {"explained": explained, "coreset": coreset, "fraction": fraction, "wide_fraction": wide_fraction or 1}
+        for name, value in shares.items():
+            if not (0 < value < 1 or (value == 1 and name.endswith("fraction"))):
+                raise ConfigError(f"{name}={value} cannot be used: it is a share between 0 and 1")
+        if not (floor > 0 and global_weight >= 0):
             raise ConfigError(
-                f"explained={explained}, fraction={fraction}, floor={floor}, global_weight={global_weight} cannot be"
-                " used: 0 < explained < 1, 0 < fraction <= 1, floor > 0, global_weight >= 0"
+                f"floor={floor}, global_weight={global_weight}: floor must be above 0, the weight 0 or more"
             )
+        self._set_head(backbone, head, head_map)
+        self.words = Words(backbone) if isinstance(backbone, PairBackbone) else None
         self.backbone = backbone
         depth = backbone.depth
         self.taps = tuple(taps) if taps is not None else tuple(sorted({-(-depth * 6 // 12), -(-depth * 8 // 12)}))
         self.global_tap = -(-depth * 9 // 12) if global_tap is None else global_tap
         if not self.taps:
             raise ConfigError("taps=[] reads nothing of the backbone: give at least one tap, or null")
-        self.explained, self.fraction, self.floor = explained, fraction, floor
+        self.fractions = (fraction, wide_fraction) if wide_fraction else (fraction,)
+        self.floor = floor
+        self.memory: Memory = SubspaceMemory(explained=explained)
+        if memory != "subspace":
+            self.memory = BankMemory(coreset=coreset if memory == "coreset" else None)
         self.global_weight, self.sigma = global_weight, sigma
         rows = backbone.grid[0]
         wanted = rows // 2 >= LEAST_GRID if half == "auto" else bool(half)
@@ -95,7 +121,27 @@ class SowaPlus(Detector):
         twin.__dict__["small"] = None if self.small is None else backbone.at_size(self.small.image_size)
         return twin
 
+    def _set_head(self, backbone: Backbone, head: str, share: float) -> None:
+        if share < 0:
+            raise ConfigError(f"head_map={share} cannot be used: give 0 or more")
+        trained = shipped_head(backbone.weights_id) if head == "auto" else None
+        if head not in ("auto", "none"):
+            trained = read_head(Path(head))
+        self.trained, self.head_map = trained, share if trained is not None else 0.0
+        self.head = None if trained is None else trained.module
+        if trained is not None:
+            width = trained.module.inner.in_features // (2 * len(trained.taps))
+            if width != backbone.width or max(trained.taps) > backbone.depth:
+                raise ConfigError(f"head={head} was trained on tokens of {width} values, not on '{backbone.name}'")
+
     # ---- tokens
+
+    def encoding(self) -> Hashable:
+        return (type(self), id(self.backbone), self.taps, self.global_tap, self.sizes, self._head_taps)
+
+    @property
+    def _head_taps(self) -> tuple[int, ...]:
+        return () if self.trained is None else self.trained.taps
 
     @property
     def sizes(self) -> int:
@@ -103,21 +149,38 @@ class SowaPlus(Detector):
         return 1 if self.small is None else 2
 
     def encode(self, images_B3HW: Tensor) -> PyramidTokens:
-        """Levels of the full size in the order of the taps, then those of the half size; `cls` [B, 2D] is the global
-        description at the smallest size: mean patch token and class token of the global tap, each of unit length."""
+        """Levels of the full size in the order of the taps, those of the half size, those of the head at full size.
+        `cls` [B, 2D] is the global description at the smallest size: mean patch token and class token of the global
+        tap, each of unit length."""
         images = images_B3HW if images_B3HW.is_floating_point() else images_B3HW.float() / 255
         towers = [self.backbone] if self.small is None else [self.backbone, self.small]
-        levels, grids, described = [], [], images.new_empty(0)
+        levels, grids, described, heads = [], [], images.new_empty(0), []
         for tower in towers:
-            last = tower is towers[-1]
-            taps = sorted({*self.taps, *([self.global_tap] if last else [])})
+            first, last = tower is towers[0], tower is towers[-1]
+            taps = sorted({*self.taps, *([self.global_tap] if last else []), *(self._head_taps if first else [])})
             found = dict(zip(taps, tower.encode_normed(_shrunk(images, tower.image_size), taps), strict=True))
             levels += [found[tap][1] for tap in self.taps]
             grids += [tower.grid] * len(self.taps)
+            if first:
+                heads = [found[tap][1] for tap in self._head_taps]
             if last:
                 cls_BD, patches_BLD = found[self.global_tap]
                 described = torch.cat((unit(patches_BLD.float().mean(dim=1)), unit(cls_BD.float())), dim=1)
-        return PyramidTokens(described, tuple(levels), self.backbone.grid, tuple(grids))
+        grids += [self.backbone.grid] * len(heads)
+        if self.words is not None:
+            said, of = self.words.encode(images)
+            heads, grids = [*heads, *said], [*grids, *of]
+        return PyramidTokens(described, (*levels, *heads), self.backbone.grid, tuple(grids))
+
+    def _memory_levels(self, tokens: Tokens) -> list[tuple[Tensor, tuple[int, int]]]:
+        """Levels and grids that the memory is of."""
+        count = self.sizes * len(self.taps)
+        return list(zip(tokens.levels[:count], tokens.grids[:count], strict=True))
+
+    def _logits(self, tokens: Tokens) -> Tensor:
+        """[B, L] of the head at the full size."""
+        start = self.sizes * len(self.taps)
+        return self.head(tokens.levels[start : start + len(self._head_taps)])
 
     # ---- support
 
@@ -126,45 +189,45 @@ class SowaPlus(Detector):
         """Of each level `mean_i` [D], `basis_i` [D, R], `variance_i` [R] and `tokens_i` (their number); `scale`
         [V + 1, 2] of the levels and the global term: mean and spread of left-out normal images; `map_scale` [V, 2] of
         single tokens; `global` [K, 2D]; `support_parts` [K, V + 1] of left-out images (the quarters of a single one,
-        4 rows), raw, and `support_scores` [K], fused; `support_level`, the heat of their most unusual spots."""
+        4 rows), raw, and `support_scores` [K], fused; `support_level`, the heat of their most unusual
+        spots. Without shots only `head` [8], which says whose logits are meant."""
         if tokens is None or not len(tokens.cls):
+            if self.trained is not None:
+                return {"head": self.trained.id_8}
+            if self.words is not None:
+                return {"prototypes": self.words.prototypes(category)}
             raise NeedsSupportError(
                 f"sowa_plus compares with normal images and was given none of '{category}': give one shot or more"
             )
         shots = len(tokens.cls)
-        folds = _folds(shots)
         reference: Reference = {}
         scores, map_scales, heats = [], [], []
-        for place, (level_KLD, grid) in enumerate(zip(tokens.levels, tokens.grids, strict=True)):
-            level_KLD = level_KLD.float()
-            parts = [moments(level_KLD[fold]) for fold in folds]
-            whole = merged(parts)
-            reference |= self._stored(place, subspace(whole, self.explained), whole.count)
-            own_KL = self._left_out(level_KLD, grid, folds, parts, whole)
-            scores.append(self._quarter_scores(own_KL, grid) if shots == 1 else top_mean(own_KL, self.fraction))
+        for place, (level_KLD, grid) in enumerate(self._memory_levels(tokens)):
+            entries, own_KL = self.memory.learn(place, level_KLD, grid)
+            reference |= entries
+            scores.append(self._quarter_scores(own_KL, grid) if shots == 1 else self.level_score(own_KL))
             map_scales.append(torch.stack((own_KL.mean(), own_KL.std())))
             heats.append(own_KL)
         distances = _left_out_distances(tokens.cls.float())
         reference["map_scale"] = torch.stack(map_scales)
         reference["global"] = tokens.cls.float()[:GLOBALS].clone()
-        return self._scaled(reference, torch.stack((*scores, distances), dim=1), heats)
+        return self._scaled(reference, torch.stack((*scores, distances), dim=1), heats, tokens)
 
     @torch.no_grad()
     def extend_tokens(self, reference: Reference, category: str, tokens: Tokens) -> Reference:
         """The subspaces of old and new tokens together, the old ones by their kept directions (what lay outside them,
         1 - `explained` of the variance, is taken as lost). New images are judged before they are added; their scores
         join those of the old ones, so that scale and threshold are of images that were not seen."""
+        if "global" not in reference:
+            return self.fit_tokens(category, tokens)
         new, first = dict(reference), len(reference["global"]) == 1
         fresh, heats, map_scales = [], [], []
-        for place, level_KLD in enumerate(tokens.levels):
-            space = self._space(reference, place)
-            own_KL = residual(level_KLD, space)
-            fresh.append(top_mean(own_KL, self.fraction))
+        for place, (level_KLD, _) in enumerate(self._memory_levels(tokens)):
+            own_KL = self.memory.distance(place, level_KLD, reference)
+            fresh.append(self.level_score(own_KL))
             heats.append(own_KL)
             map_scales.append(torch.stack((own_KL.mean(), own_KL.std())))
-            old = _as_moments(space, int(reference[f"tokens_{place}"]))
-            whole = merged([old, moments(level_KLD.float())])
-            new |= self._stored(place, subspace(whole, self.explained), whole.count)
+            new |= self.memory.extend(place, level_KLD, reference)
         distances = _nearest(tokens.cls.float(), reference["global"])
         new["global"] = torch.cat((reference["global"], tokens.cls.float()))[:GLOBALS]
         parts = torch.stack((*fresh, distances), dim=1)
@@ -172,10 +235,16 @@ class SowaPlus(Detector):
             new["map_scale"] = torch.stack(map_scales)
         else:
             parts = torch.cat((reference["support_parts"], parts))
-        return self._scaled(new, parts, heats, least=None if first else reference["support_level"])
+        return self._scaled(new, parts, heats, tokens, least=None if first else reference["support_level"])
 
     def _scaled(
-        self, reference: Reference, parts_KV: Tensor, heats: list[Tensor], *, least: Tensor | None = None
+        self,
+        reference: Reference,
+        parts_KV: Tensor,
+        heats: list[Tensor],
+        tokens: Tokens,
+        *,
+        least: Tensor | None = None,
     ) -> Reference:
         """The reference with the scale that raw scores of normal images, none of which it had seen, give."""
         spread = parts_KV.std(dim=0) if len(parts_KV) > 1 else torch.zeros_like(parts_KV[0])
@@ -183,60 +252,87 @@ class SowaPlus(Detector):
         reference["scale"] = torch.stack((parts_KV.mean(dim=0), spread), dim=1)
         reference["support_scores"] = self._fused(parts_KV[:, :-1], parts_KV[:, -1], reference)
         standard = [_standard(heats[i], reference["map_scale"][i]) for i in range(len(self.taps))]
-        level = top_mean(torch.stack(standard).mean(dim=0), HEAT_FRACTION).mean().clamp(min=1e-3)
+        heat_KL = torch.stack(standard).mean(dim=0)
+        if self.head_map:
+            heat_KL = heat_KL + self.head_map * self._logits(tokens)
+        level = top_mean(heat_KL, HEAT_FRACTION).mean().clamp(min=1e-3)
         reference["support_level"] = level if least is None else torch.maximum(least, level)
         return reference
 
-    def _stored(self, place: int, space: Subspace, count: int) -> Reference:
-        names = (f"mean_{place}", f"basis_{place}", f"variance_{place}")
-        return dict(zip(names, space, strict=True)) | {f"tokens_{place}": torch.tensor(count)}
-
-    def _space(self, reference: Reference, place: int) -> Subspace:
-        return Subspace(*(reference[f"{name}_{place}"] for name in ("mean", "basis", "variance")))
-
-    def _left_out(
-        self, level_KLD: Tensor, grid: tuple[int, int], folds: list[slice], parts: list[Moments], whole: Moments
-    ) -> Tensor:
-        """[K, L] residuals of each image to the subspace of the others; of a single image, of each quarter to that of
-        the other three."""
-        if len(folds) > 1:
-            return torch.cat(
-                [
-                    residual(level_KLD[fold], subspace(without(whole, part), self.explained))
-                    for fold, part in zip(folds, parts, strict=True)
-                ]
-            )
-        tokens_LD, own_L = level_KLD[0], level_KLD.new_empty(level_KLD.shape[1])
-        for quarter_L in _quarters(grid, level_KLD.device):
-            rest = subspace(moments(tokens_LD[~quarter_L]), self.explained)
-            own_L[quarter_L] = residual(tokens_LD[quarter_L], rest)
-        return own_L[None]
-
     def _quarter_scores(self, own_1L: Tensor, grid: tuple[int, int]) -> Tensor:
         """[4] scores of the quarters of a single image, as if each were one: its only hint of a spread."""
-        quarters = _quarters(grid, own_1L.device)
-        return torch.stack([top_mean(own_1L[:, quarter_L], 4 * self.fraction)[0] for quarter_L in quarters])
+        parts = quarters(grid, own_1L.device)
+        return torch.stack([self.level_score(own_1L[:, quarter_L], parts=4)[0] for quarter_L in parts])
+
+    def level_score(self, distance_BL: Tensor, *, parts: int = 1) -> Tensor:
+        """[B] of one level; of a part of an image as many tokens as of a whole one."""
+        means = [top_mean(distance_BL, min(1.0, parts * fraction)) for fraction in self.fractions]
+        return torch.stack(means).mean(dim=0)
 
     # ---- scoring
 
-    @torch.no_grad()
     def score(self, tokens: Tokens, reference: Reference) -> Prediction:
         """Image score in spreads of the left-out normal images, summed over sizes; map [B, H, W] from the full size in
-        spreads of normal tokens; `levels` [B, V, h, w] of the full size. `parts`: `memory_map`, `global` [B]."""
-        own = [residual(level, self._space(reference, place)) for place, level in enumerate(tokens.levels)]
-        scores_BV = torch.stack([top_mean(level_BL, self.fraction) for level_BL in own], dim=1)
+        spreads of normal tokens; `levels` [B, V, h, w] of the full size. `parts`: `memory_map` [B, H, W], not smoothed
+        where the head has a share in the map, and `global` [B].
+
+        Without shots score, map and the only level are probabilities of the head."""
+        return self.score_each(tokens, [reference])[0]
+
+    @torch.no_grad()
+    def score_each(self, tokens: Tokens, references: Sequence[Reference]) -> list[Prediction]:
+        """`score` against several references; the head is asked once."""
+        asked = self.head_map > 0 or any("global" not in reference for reference in references)
+        logits_Bhw = to_grid(self._logits(tokens), tokens.grid) if self.head is not None and asked else None
+        return [
+            self._score(tokens, reference, logits_Bhw)
+            if "global" in reference
+            else self._score_without_shots(tokens, reference, logits_Bhw)
+            for reference in references
+        ]
+
+    def _score(self, tokens: Tokens, reference: Reference, logits_Bhw: Tensor | None) -> Prediction:
+        found = enumerate(self._memory_levels(tokens))
+        own = [self.memory.distance(place, level, reference) for place, (level, _) in found]
+        scores_BV = torch.stack([self.level_score(level_BL) for level_BL in own], dim=1)
         distances_B = _nearest(tokens.cls.float(), reference["global"])
         full = len(self.taps)
         levels = [_standard(own[place], reference["map_scale"][place]) for place in range(full)]
         levels_BVhw = torch.stack([to_grid(level_BL, tokens.grids[0]) for level_BL in levels], dim=1)
-        size = (self.backbone.image_size, self.backbone.image_size)
-        score_map = gaussian_smooth(upsample(levels_BVhw.mean(dim=1), size, align_corners=False), self.sigma)
+        heat_Bhw = levels_BVhw.mean(dim=1)
+        if logits_Bhw is None or not self.head_map:
+            memory_map = score_map = self._enlarged(heat_Bhw)
+        else:
+            size = (self.backbone.image_size, self.backbone.image_size)
+            memory_map = upsample(heat_Bhw, size, align_corners=False)
+            score_map = self._enlarged(heat_Bhw + self.head_map * logits_Bhw)
         return Prediction(
             score=self._fused(scores_BV, distances_B, reference),
             score_map=score_map,
             levels=levels_BVhw,
-            parts={"memory_map": score_map, "global": distances_B},
+            parts={"memory_map": memory_map, "global": distances_B},
         )
+
+    def _score_without_shots(self, tokens: Tokens, reference: Reference, logits_Bhw: Tensor | None) -> Prediction:
+        trained = self.trained
+        if self.words is not None and "prototypes" in reference:
+            image_B, patches_BL = self.words.logits(tokens, reference["prototypes"])
+            level_Bhw = to_grid(patches_BL, tokens.grids[-1])
+            score_B = 0.5 * (image_B.sigmoid() + top_mean(patches_BL, HEAT_FRACTION).sigmoid())
+            return Prediction(score_B, self._enlarged(level_Bhw).sigmoid(), level_Bhw.sigmoid()[:, None])
+        if trained is None or "head" not in reference or not torch.equal(reference["head"].cpu(), trained.id_8):
+            raise ArtifactError("what was learnt without shots belongs to another trained head: fit again")
+        peak_B = top_mean(logits_Bhw.flatten(1), trained.fraction)
+        # Smoothed as logits: probabilities near 0 and 1 would tie.
+        return Prediction(
+            score=torch.sigmoid(trained.slope * (peak_B - trained.middle)),
+            score_map=self._enlarged(logits_Bhw).sigmoid(),
+            levels=logits_Bhw.sigmoid()[:, None],
+        )
+
+    def _enlarged(self, grid_Bhw: Tensor) -> Tensor:
+        size = (self.backbone.image_size, self.backbone.image_size)
+        return gaussian_smooth(upsample(grid_Bhw, size, align_corners=False), self.sigma)
 
     def _fused(self, scores_BV: Tensor, distances_B: Tensor, reference: Reference) -> Tensor:
         """[B]: mean over the levels of a size, sum over sizes, plus the global term where it has a scale."""
@@ -257,19 +353,6 @@ def _shrunk(images_B3HW: Tensor, size: int) -> Tensor:
     return small.clamp(0, 1)
 
 
-def _folds(count: int) -> list[slice]:
-    parts = min(count, FOLDS)
-    edges = [place * count // parts for place in range(parts + 1)]
-    return [slice(a, b) for a, b in pairwise(edges)]
-
-
-def _quarters(grid: tuple[int, int], device: torch.device) -> list[Tensor]:
-    """Four [L] masks: the corners' quarters of the grid."""
-    y, x = torch.meshgrid(torch.arange(grid[0], device=device), torch.arange(grid[1], device=device), indexing="ij")
-    lower, right = (y >= grid[0] // 2).flatten(), (x >= grid[1] // 2).flatten()
-    return [(lower == down) & (right == across) for down in (False, True) for across in (False, True)]
-
-
 def _standard(values: Tensor, scale_2: Tensor) -> Tensor:
     return (values - scale_2[0]) / scale_2[1].clamp(min=1e-12)
 
@@ -286,10 +369,3 @@ def _left_out_distances(described_KE: Tensor) -> Tensor:
         return described_KE.new_zeros(4)
     distance_KK = torch.cdist(described_KE, described_KE, compute_mode="donot_use_mm_for_euclid_dist")
     return distance_KK.fill_diagonal_(torch.inf).amin(dim=1)
-
-
-def _as_moments(space: Subspace, count: int) -> Moments:
-    """Moments of tokens of which mean and main directions are known."""
-    mean_D, basis_DR = space.mean_D.double(), space.basis_DR.double()
-    covariance_DD = (basis_DR * space.variance_R.double()) @ basis_DR.T
-    return Moments(count, mean_D * count, (covariance_DD + mean_D[:, None] * mean_D[None, :]) * count)

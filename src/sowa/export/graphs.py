@@ -93,6 +93,11 @@ def detector_graph(
     again = Again(tokens)
     tower: nn.Module = Tower(detector)
     if isinstance(detector, SowaPlus):
+        if "mean_0" not in reference or detector.head_map:
+            raise ConfigError(
+                "sowa_plus is exported with its subspaces of good pictures alone: fit it on one picture or more, with"
+                " memory=subspace and head_map=0"
+            )
         tower, head = SowaPlusTower(detector), SowaPlusHead(detector, reference, again)
     elif isinstance(detector, Patchcore):
         head = PatchcoreHead(detector, reference, again)

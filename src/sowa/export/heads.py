@@ -8,7 +8,7 @@ from sowa.detectors.base import Detector
 from sowa.detectors.patchcore import Patchcore
 from sowa.detectors.sowa_plus import SowaPlus
 from sowa.export.matrices import apart, enlarging, smoothing
-from sowa.nn.maps import to_grid, top_mean
+from sowa.nn.maps import to_grid
 from sowa.nn.subspace import Subspace, residual
 from sowa.types import Reference, Tokens
 
@@ -47,7 +47,7 @@ class SowaPlusHead(nn.Module):
 
     def __init__(self, detector: SowaPlus, reference: Reference, again: Again):
         super().__init__()
-        self.again, self.fraction, self.full = again, detector.fraction, len(detector.taps)
+        self.again, self.level_score, self.full = again, detector.level_score, len(detector.taps)
         self.spaces = [
             Subspace(*(reference[f"{name}_{place}"] for name in ("mean", "basis", "variance")))
             for place in range(self.full * detector.sizes)
@@ -66,7 +66,7 @@ class SowaPlusHead(nn.Module):
     def forward(self, cls: Tensor, *levels: Tensor) -> tuple[Tensor, Tensor]:
         tokens = self.again(cls, *levels)
         own = [residual(level, space) for level, space in zip(tokens.levels, self.spaces, strict=True)]
-        scores_BV = torch.stack([top_mean(level_BL, self.fraction) for level_BL in own], dim=1)
+        scores_BV = torch.stack([self.level_score(level_BL) for level_BL in own], dim=1)
         score_B = ((scores_BV - self.middle_V) / self.width_V).sum(dim=1) / self.full
         if self.weight:
             distance_B = torch.linalg.vector_norm(tokens.cls[:, None] - self.known_KE, dim=-1).amin(dim=1)

@@ -9,6 +9,7 @@ B images, H W pixels, S side of the detector's input.
 import math
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from sowa.predictor.fitting import fitted_content
 from sowa.predictor.heat import Seen, restored
 from sowa.predictor.making import Choice, new_detector, probe
 from sowa.predictor.pictures import as_picture, given_pictures
-from sowa.predictor.predictor import DEFAULT_BACKBONE, DEFAULT_MODEL, ZERO_SHOT_MODEL, Predictor
+from sowa.predictor.predictor import DEFAULT_BACKBONE, Predictor, default_model
 from sowa.predictor.view import Looked, View
 from sowa.types import Prediction, Reference
 
@@ -91,7 +92,7 @@ class Sowa(AnomalibModule):
         super().__init__(
             pre_processor=pre_processor, post_processor=post_processor, evaluator=evaluator, visualizer=visualizer
         )
-        default = ZERO_SHOT_MODEL if k_shot == 0 else DEFAULT_MODEL
+        default = partial(default_model, shots=k_shot != 0)
         choice = Choice(detector, backbone, options, backbone_options, trained)
         built, self._recipe = new_detector(choice, default_model=default, default_backbone=DEFAULT_BACKBONE)
         built.requires_grad_(False)

@@ -1,7 +1,8 @@
 """Detectors from a user's choice, and from what a file says of itself."""
 
+import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ from sowa.backbones import BACKBONES, build_backbone
 from sowa.backbones.base import Backbone
 from sowa.backbones.licences import licence_of
 from sowa.backbones.precision import resolve_precision
-from sowa.detectors import DETECTORS, build_detector
+from sowa.detectors import DETECTORS, build_detector, detector_class
 from sowa.detectors.base import Detector
 from sowa.errors import ArtifactError, ConfigError, SowaError, UnknownNameError
 from sowa.predictor.content import BACKBONE_OPTIONS, Content, Recipe
@@ -66,17 +67,24 @@ def _place(device: str) -> torch.device:
     return torch.device(device)
 
 
-def new_detector(choice: Choice, *, default_model: str, default_backbone: str) -> tuple[Detector, Recipe]:
-    """A detector and how to make it again."""
+def new_detector(
+    choice: Choice, *, default_model: Callable[[Backbone], str], default_backbone: str
+) -> tuple[Detector, Recipe]:
+    """A detector and how to make it again; `default_model` names one for a backbone."""
     path = None if choice.trained is None else find_trained(Path(choice.trained))
     meta = {} if path is None else read_meta(path)
     if path is not None and choice.model not in (None, meta["detector"]):
         raise ConfigError(f"'{path}' holds trained {meta['detector']}, not {choice.model}: leave out the model")
-    name = choice.model or meta.get("detector") or default_model
+    name = choice.model or meta.get("detector")
+    if name is not None:
+        detector_class(name)  # a wrong name is said before weights are loaded
     said = {key: value for key, value in meta.get("model", {}).items() if key != "name"}
-    chosen = _plain(said | dict(choice.options or {}), "options")
+    wanted = said | dict(choice.options or {})
+    _plain(wanted, "options")
     tower_name, kept, places = _backbone_choice(choice, meta.get("backbone", {}), default_backbone)
     tower = build_backbone(tower_name, **kept, **places)
+    name = name or default_model(tower)
+    chosen = _plain(_defaults(name) | wanted, "options")
     detector = build_detector(name, backbone=tower, **chosen).eval()
     if path is not None:
         load_trained(path, detector)
@@ -85,6 +93,12 @@ def new_detector(choice: Choice, *, default_model: str, default_backbone: str) -
     about = None if path is None else {"name": path.name, "sha256": digest(detector.trained_state())}
     recipe = Recipe(name, chosen, tower_name, kept, tower.weights_id, licence, about)
     return choice.engine.take(detector), recipe
+
+
+def _defaults(name: str) -> dict[str, Any]:
+    """The options of a method that nobody sets: a file holds them, so that it means the same to later versions."""
+    parameters = inspect.signature(detector_class(name)).parameters.values()
+    return {one.name: one.default for one in parameters if one.default is not inspect.Parameter.empty}
 
 
 def _backbone_choice(
@@ -122,7 +136,8 @@ def stored_detector(
             f" give those of {recipe.backbone}, or a file saved with its backbone inside"
         )
     try:
-        detector = build_detector(recipe.model, backbone=tower, **recipe.options).eval()
+        options = dict(detector_class(recipe.model).former_defaults) | dict(recipe.options)
+        detector = build_detector(recipe.model, backbone=tower, **options).eval()
         detector.load_trained_state(stored.trained)
         detector, content = _placed(detector, stored.content, engine or Engine())
         if stored.content.view.size != tower.image_size:

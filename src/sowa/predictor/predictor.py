@@ -3,14 +3,17 @@
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from sowa.backbones.base import Backbone
 from sowa.calibration import probability_above
 from sowa.data.intake import Fit
 from sowa.detectors.base import Detector
+from sowa.detectors.plus_head import shipped_head
 from sowa.errors import ArtifactError, ConfigError
 from sowa.predictor.about import about_of
 from sowa.predictor.content import Content
@@ -25,11 +28,11 @@ from sowa.predictor.sessions import SUFFIXES
 from sowa.predictor.streaming import Ready, judge_ahead, read_ahead
 from sowa.predictor.view import Looked, View, inside_mask
 
-__all__ = ["DEFAULT_BACKBONE", "DEFAULT_MODEL", "Predictor"]
+__all__ = ["DEFAULT_BACKBONE", "DEFAULT_MODEL", "ZERO_SHOT_MODEL", "Predictor", "default_model"]
 
 DEFAULT_MODEL, DEFAULT_BACKBONE = "sowa_plus", "compact"
 ZERO_SHOT_MODEL = "sowa"
-"""The default without a single good picture: it knows words."""
+"""The default without a single good picture where the default has no trained head for the backbone: it knows words."""
 Progress = Callable[[str, int, int], None]
 
 
@@ -100,8 +103,8 @@ class Predictor:
         View(1, **view)  # mistakes are said before weights are loaded
         choice = Choice(model, backbone, options, backbone_options, trained, Engine(precision, device).checked())
         given = given_pictures(() if images is None else images)
-        default = DEFAULT_MODEL if given and k != 0 else ZERO_SHOT_MODEL
-        detector, recipe = new_detector(choice, default_model=default, default_backbone=DEFAULT_BACKBONE)
+        chosen = partial(default_model, shots=bool(given) and k != 0)
+        detector, recipe = new_detector(choice, default_model=chosen, default_backbone=DEFAULT_BACKBONE)
         content = fitted_content(
             detector,
             recipe,
@@ -255,14 +258,18 @@ class Predictor:
 
     def info(self) -> dict[str, Any]:
         """Everything about it but the tensors, ready for JSON."""
-        inside, words = self._backbone_state is not None, self._detector.backbone.text_trained
+        inside, words = self._backbone_state is not None, self._judges_without_pictures()
         about = about_of(self._content, identity=self._id, inside=inside, words_trained=words)
         backbone = self._detector.backbone
         return about | {"precision": backbone.precision, "device": str(backbone.mean.device)}
 
     def promise(self) -> str:
         """What was learnt and what cannot be promised, in plain words, one sentence a line."""
-        return "\n".join(promise_of(self._content, words_trained=self._detector.backbone.text_trained))
+        return "\n".join(promise_of(self._content, words_trained=self._judges_without_pictures()))
+
+    def _judges_without_pictures(self) -> bool:
+        """Whether its scores mean something without a good picture: trained words, or a trained head."""
+        return self._detector.backbone.text_trained or getattr(self._detector, "head", None) is not None
 
     # ---- files
 
@@ -322,6 +329,11 @@ class Predictor:
         except ArtifactError as error:
             raise ArtifactError(f"'{path}' cannot be used: {error}") from None
         return cls(detector, content, backbone_state=stored.backbone)
+
+
+def default_model(tower: Backbone, *, shots: bool) -> str:
+    """The method for a backbone where nobody names one."""
+    return DEFAULT_MODEL if shots or shipped_head(tower.weights_id) is not None else ZERO_SHOT_MODEL
 
 
 def _check_name(name: object) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from sowa.data.dataset import ImageDataset, MosaicDataset
 from sowa.data.intake import Fit, intake_of
 from sowa.data.layouts import read_samples
+from sowa.data.lists import listed
 from sowa.data.roots import elpv_root, find_root
 from sowa.data.shot_lists import read_shot_list
 from sowa.data.shots import Shots, draw_shots
@@ -45,11 +46,13 @@ def read_source(
     split: str | None = None,
     categories: Sequence[str] | None = None,
     draw: Mapping[str, Any] | None = None,
+    list: str | None = None,
     data_dir: str | None = None,
     cache_dir: str | None = None,
 ) -> Source:
     """The samples of `dataset` at `root`, or where it is found under `data_dir`; `split` is one of the layout's own.
 
+    `list` leaves only the images of a list, with its splits: a name of `sowa.data.lists` or a CSV file.
     `draw` has the data set drawn into the cache instead (see `drawn_root`). ELPV, where it is not found, is taken from
     its wheel.
     """
@@ -60,18 +63,18 @@ def read_source(
         place = call(drawn_root, draw, what="draw", cache_dir=cache)
     else:
         place = _find(dataset, data_dir, cache)
-    return Source(dataset, place, read_samples(place, layout, categories=categories, split=split))
+    samples = read_samples(place, layout, categories=categories, split=split)
+    return Source(dataset, place, samples if list is None else listed(samples, list))
 
 
 def drawn_root(
     *, part: str, seed: int, train_good: int, test_good: int, test_bad: int, size: int, cache_dir: Path | None
 ) -> Path:
-    """The `auxiliary` or the `target` categories drawn by code, counts per category; drawn once, then found again."""
-    from sowa.data.drawn import AUXILIARY, TARGET, VERSION, draw_dataset  # slow to load, needed here alone
+    """The categories of a part (`sowa.data.drawn.PARTS`) drawn by code, counts per category; drawn once, then found."""
+    from sowa.data.drawn import PARTS, VERSION, draw_dataset  # slow to load, needed here alone
 
-    parts = {"auxiliary": AUXILIARY, "target": TARGET}
-    if part not in parts:
-        raise UnknownNameError("part of the drawn data", got=part, known=parts)
+    if part not in PARTS:
+        raise UnknownNameError("part of the drawn data", got=part, known=PARTS)
     name = f"{part}-v{VERSION}-seed{seed}-{train_good}-{test_good}-{test_bad}-{size}px"
     root = cache_root(cache_dir) / "datasets" / "drawn" / name
     if not root.exists():
@@ -79,7 +82,7 @@ def drawn_root(
     return draw_dataset(
         root,
         seed=seed,
-        categories=parts[part],
+        categories=PARTS[part],
         train_good=train_good,
         test_good=test_good,
         test_bad=test_bad,

@@ -5,14 +5,16 @@ Read in this order: `catalogue` (what there is), `sample` (one picture), `datase
 they draw with `fields`, `scene`, `placing` and `ink`.
 """
 
-from sowa.data.drawn.catalogue import AUXILIARY, CATEGORIES, TARGET
+from sowa.data.drawn.catalogue import AUXILIARY, CATEGORIES, LOTS, PARTS, TARGET
 from sowa.data.drawn.dataset import MANIFEST, draw_dataset, image_index
 from sowa.data.drawn.sample import VERSION, VISIBLE, draw_sample
 
 __all__ = [
     "AUXILIARY",
     "CATEGORIES",
+    "LOTS",
     "MANIFEST",
+    "PARTS",
     "TARGET",
     "VERSION",
     "VISIBLE",

@@ -8,7 +8,7 @@ import numpy as np
 from sowa.data.drawn import electric, lines, machined, materials, packed, patches, photographs, wafer
 from sowa.data.drawn.scene import Image3, Order, Scene
 
-__all__ = ["AUXILIARY", "CATEGORIES", "FLAWS", "SURFACE", "TARGET", "Category"]
+__all__ = ["AUXILIARY", "CATEGORIES", "FLAWS", "LOTS", "PARTS", "SURFACE", "TARGET", "Category"]
 
 SURFACE: dict[str, Callable[[Scene, np.random.Generator], Image3]] = {
     "chip": patches.chip,
@@ -71,11 +71,26 @@ _TARGET = {
     "mesh": (materials.mesh, "texture", "missing bent particle fibre stain discoloration"),
 }
 
+_LOTS = {f"{name}_lot": _AUXILIARY[name] for name in ("brick", "gravel", "wafer", "wood")}
+
 AUXILIARY = tuple(sorted(_AUXILIARY))
 """Categories to train on."""
 TARGET = tuple(sorted(_TARGET))
 """Categories to be judged on; none of them is auxiliary."""
+LOTS = tuple(sorted(_LOTS))
+"""Auxiliary categories as one production lot each, for few-shot measurements; what has seen their namesakes in training
+may not be judged on them."""
 CATEGORIES = {name: _row(*row, wild=True) for name, row in sorted(_AUXILIARY.items())} | {
-    name: _row(*row, wild=False) for name, row in sorted(_TARGET.items())
+    name: _row(*row, wild=False) for name, row in sorted((_TARGET | _LOTS).items())
 }
 """Name -> category."""
+
+PARTS: dict[str, tuple[str, ...]] = {
+    "auxiliary": AUXILIARY,
+    "target": TARGET,
+    # Disjoint by who draws them: of SOWA Plus (docs/QUALITY.md).
+    "training": ("bearing", "brushed", "button", "capsule", "circuit", "gear", "label", "terrazzo", "weave"),
+    "development": ("blister", "gravel_lot", "leather", "mesh"),
+    "locked": ("brick_lot", "cable", "cap", "lawn", "wafer_lot", "wood_lot"),
+}
+"""Choices of categories by name."""

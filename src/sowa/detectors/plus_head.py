@@ -1,0 +1,124 @@
+"""The trained part of SOWA Plus: a small file of the package for each backbone it was trained on."""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from sowa.errors import ArtifactError
+from sowa.nn.states import StateHead
+
+__all__ = ["SHIPPED", "TrainedHead", "read_head", "shipped_head", "write_head"]
+
+FORMAT = "sowa.state_head"
+MOST_BYTES = 12_000_000
+HOME = resources.files("sowa") / "detectors" / "heads"
+
+SHIPPED: dict[str, tuple[str, str]] = {
+    "sha256:e830c8856ae33cda9ae789b6b0029306c69d7398eb214b0018fb245010da9780": (  # compact
+        "compact.safetensors",
+        "04dcf750528b78fc4add082fef4061036f8d8c87ffd7dc03f3b4c0ab7b6c3c96",
+    ),
+}
+"""Weights of an image tower -> (file below `heads`, SHA-256 of the file)."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedHead:
+    """A head with what it must be used with."""
+
+    module: StateHead
+    taps: tuple[int, ...]
+    """Blocks of the image tower whose tokens it reads, after the tower's final norm."""
+    middle: float
+    slope: float
+    """Image score = sigmoid(slope * (mean of the largest logits - middle))."""
+    fraction: float
+    """Of an image's tokens, those with the largest logits, whose mean makes the image score."""
+    id_8: Tensor
+    """[8] uint8, the beginning of the file's hash: references say by it what they were made with."""
+    about: dict[str, Any]
+    """Command, seed, time and data of the training."""
+
+
+def shipped_head(weights_id: str) -> TrainedHead | None:
+    """The package's head for an image tower by its `weights_id`; None where there is none.
+
+    ArtifactError if the file is not the one that was released.
+    """
+    entry = SHIPPED.get(image_weights(weights_id))
+    if entry is None:
+        return None
+    path = Path(str(HOME / entry[0]))
+    return read_head(path, sha256=entry[1])
+
+
+def image_weights(weights_id: str) -> str:
+    """The part of a `weights_id` that names the image tower."""
+    return weights_id.partition(";")[0]
+
+
+def read_head(path: Path, *, sha256: str | None = None) -> TrainedHead:
+    """A head from its file; ArtifactError in one line if it is damaged, foreign or not the one expected."""
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise ArtifactError(f"'{path}' is larger than {MOST_BYTES} bytes: it is no head of sowa_plus")
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        if sha256 is not None and found != sha256:
+            raise ArtifactError(f"'{path}' is damaged: it is not the file that was released; install sowa again")
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 - not a mapping
+        about = json.loads(header["about"])
+        if about.pop("format") != FORMAT:
+            raise ValueError("another format")
+        return _head(tensors, about, found)
+    except OSError as error:
+        raise ArtifactError(f"'{path}' cannot be read: {error.strerror or error}") from None
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError):
+        raise ArtifactError(f"'{path}' is no head of sowa_plus, or damaged: train one, or leave out head") from None
+
+
+def _head(tensors: dict[str, Tensor], about: dict[str, Any], found: str) -> TrainedHead:
+    taps, hidden = tuple(int(tap) for tap in about["taps"]), len(tensors["outer.weight"][0])
+    width = tensors["inner.weight"].shape[1] // (2 * len(taps))
+    module = StateHead(width=width, levels=len(taps), hidden=hidden)
+    module.load_state_dict(tensors)
+    if not all(bool(value.isfinite().all()) for value in tensors.values()):
+        raise ValueError("not finite")
+    return TrainedHead(
+        module=module.requires_grad_(False).eval(),
+        taps=taps,
+        middle=float(about["middle"]),
+        slope=float(about["slope"]),
+        fraction=float(about["fraction"]),
+        id_8=torch.tensor(list(bytes.fromhex(found)[:8]), dtype=torch.uint8),
+        about=about,
+    )
+
+
+def write_head(
+    path: Path, module: StateHead, *, taps: Sequence[int], middle: float, slope: float, fraction: float, **about: Any
+) -> str:
+    """The head as a file in half precision, whole or not at all; returns its SHA-256. The same head gives the same
+    bytes."""
+    facts = {"format": FORMAT, "taps": list(taps), "middle": middle, "slope": slope, "fraction": fraction, **about}
+    tensors = {name: value.detach().half().contiguous() for name, value in module.state_dict().items()}
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        # One entry: of several the library writes in no fixed order.
+        save_file(tensors, beside, metadata={"about": json.dumps(facts, sort_keys=True)})
+        beside.chmod(0o644)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+    return hashlib.sha256(path.read_bytes()).hexdigest()
