@@ -131,3 +131,9 @@ def test_the_packages_heads_are_those_that_were_released():
         trained = shipped_head(f"{weights_id};text=random:seed=0")
         assert {"command", "seed", "data"} <= trained.about.keys()
         assert (HOME / name).stat().st_size < MOST_BYTES
+
+
+def test_its_league_is_that_of_what_judges(file):
+    silent, heard = build(file), build(file, head_map=0.5)
+    assert silent.learnt_elsewhere(0) and not silent.learnt_elsewhere(4)
+    assert heard.learnt_elsewhere(4) and not build("none").learnt_elsewhere(0)

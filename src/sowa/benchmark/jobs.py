@@ -87,8 +87,11 @@ class Method:
 
     def league(self, cell: Cell) -> str:
         """Who this method may fairly be compared with."""
-        kinds = {"auxiliary": "auxiliary_trained", "target": "per_class_trained"}
-        return kinds.get(self.detector.trains, "training_free" if cell.k else "zero_shot")
+        if self.detector.learnt_elsewhere(cell.k):
+            return "auxiliary_trained"
+        if self.detector.trains == "target":
+            return "per_class_trained"
+        return "training_free" if cell.k else "zero_shot"
 
 
 class Jobs:

@@ -55,6 +55,10 @@ class Detector(nn.Module, ABC):
             return self.backbone.encode_image(images_B3HW, self.taps)
         return self.backbone.encode_image(images_B3HW, self.taps, cls=False)
 
+    def learnt_elsewhere(self, k: int) -> bool:
+        """Whether what judges with `k` shots was trained on auxiliary data, by the user or before it was shipped."""
+        return self.trains == "auxiliary"
+
     def at_precision(self, precision: str) -> "Detector":
         """The detector whose backbone computes in `auto`, `fp32`, `bf16` or `fp16`; the same object where that changes
         nothing. Trained tensors are shared, references of one serve the other. For scoring, not for training."""

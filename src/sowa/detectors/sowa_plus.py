@@ -134,6 +134,9 @@ class SowaPlus(Detector):
             if width != backbone.width or max(trained.taps) > backbone.depth:
                 raise ConfigError(f"head={head} was trained on tokens of {width} values, not on '{backbone.name}'")
 
+    def learnt_elsewhere(self, k: int) -> bool:
+        return self.head is not None and (k == 0 or self.head_map > 0)
+
     # ---- tokens
 
     def encoding(self) -> Hashable:

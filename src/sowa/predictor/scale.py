@@ -230,7 +230,7 @@ def count(number: int, word: str) -> str:
 def _learnt(content: Content, learnt: int) -> str:
     on = f"{content.recipe.model} on {content.recipe.backbone}"
     if not learnt:
-        return f"{content.name}: nothing was learnt; {on} judges by words alone."
+        return f"{content.name}: nothing was learnt; {on} judges by what it knew before."
     return f"{content.name}: {on} remembers {count(learnt, 'good picture')}."
 
 
