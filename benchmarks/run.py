@@ -51,6 +51,8 @@ SCRIPTS: dict[str, Script] = {
     "metrics": Script(
         "Exact pixel metrics against a loop of 200 thresholds.", (), ("--images", "40", "--repeats", "3")
     ),
+    "token_cache": Script("Cached tokens against computing them: ViT-L/14 at 336 px, with --quick a tiny backbone."),
+    "train_step": Script("A training step on cached tokens: ViT-L/14 at 336 px, with --quick a tiny backbone."),
     "decode": Script("Decoding that scales while it decodes against plain Pillow.", (), ("--rounds", "2")),
     "flat_memory": Script("Memory of a long stream.", ("--count", "3000"), ("--count", "1200")),
 }
