@@ -22,7 +22,14 @@ def cell(row):
 
 
 def test_the_lists_of_the_quality_figures():
-    assert known_lists() == ["drawn_development", "drawn_locked", "elpv_development", "elpv_locked"]
+    assert known_lists() == [
+        "drawn_development",
+        "drawn_locked",
+        "elpv_development",
+        "elpv_first_development",
+        "elpv_first_locked",
+        "elpv_locked",
+    ]
     for name in known_lists():
         found = rows(name)
         assert len({row["name"] for row in found}) == len(found) > 200
