@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from sowa.backbones import build_backbone
 from sowa.detectors import build_detector
-from sowa.detectors.plus_head import HOME, MOST_BYTES, SHIPPED, read_head, shipped_head, write_head
+from sowa.detectors.plus_head import HOME, MOST_BYTES, SHIPPED, LogitScale, read_head, shipped_head, write_head
 from sowa.errors import ArtifactError, ConfigError
 from sowa.nn.states import StateHead, token_loss
 from sowa.types import Support
@@ -81,12 +81,44 @@ def test_a_head_does_not_move_scores_once_there_are_shots(file):
     assert torch.equal(with_head(test, with_head.reference).score, without(test, without.reference).score)
 
 
-def test_what_was_learnt_without_shots_keeps_to_its_head(file, tmp_path):
+@pytest.mark.parametrize("shots", [0, 2])
+def test_what_was_learnt_with_a_head_keeps_to_it(file, tmp_path, shots):
     other = tmp_path / "other.safetensors"
     write_head(other, trained_head(seed=1), taps=(1, 2), middle=0.0, slope=1.0, fraction=0.05, seed=1)
-    reference = build(other).fit(Support(CATEGORY, normals(SIZE, 0)))
-    with pytest.raises(ArtifactError, match="fit again"):
-        build(file)(normals(SIZE, 1), reference)
+    reference = build(other).fit(Support(CATEGORY, normals(SIZE, shots)))
+    for detector in (build(file), build("none")):
+        with pytest.raises(ArtifactError, match="fit again"):
+            detector(normals(SIZE, 1), reference)
+
+
+def test_the_heads_share_in_the_map_is_counted_in_spreads_of_its_logits_on_the_shots(file):
+    heard, silent = build(file), build(file, head_map=0)
+    images, test = normals(SIZE, 3), with_defect(normals(SIZE, 2, seed=9))
+    reference = heard.fit(Support(CATEGORY, images))
+    plain = silent(test, silent.fit(Support(CATEGORY, images)))
+    tokens = heard.encode(images)
+    logits = heard._logits(tokens).double()
+    scale = reference["logits"].double()
+    assert scale[0] == 3 and torch.allclose(scale[1], logits.mean())
+    assert torch.allclose(scale[2] - scale[1] ** 2, logits.var(unbiased=False), rtol=1e-4)
+    wide = reference | {"logits": torch.tensor([3.0, 0.0, 1e12])}
+    assert torch.allclose(heard(test, wide).score_map, plain.score_map, atol=1e-3)
+    assert not torch.allclose(heard(test, reference).score_map, plain.score_map, atol=1e-2)
+
+
+def test_logit_scales_join_in_any_order():
+    torch.manual_seed(0)
+    parts = [torch.randn(2, 9) + 3, torch.randn(1, 9), 4 * torch.randn(3, 9)]
+    whole = LogitScale.of(torch.cat(parts))
+    for order in ((0, 1, 2), (2, 0, 1)):
+        joined = None
+        for place in order:
+            joined = LogitScale.of(parts[place], joined)
+        assert torch.allclose(joined, whole, rtol=1e-5)
+    narrow = torch.tensor([3.0, 5.0, 25.01])
+    assert torch.equal(LogitScale.standard(torch.tensor([6.0]), narrow), torch.tensor([1.0])), (
+        "spreads below 1 count as 1"
+    )
 
 
 def test_the_same_head_gives_the_same_bytes_and_nothing_else_passes(file, tmp_path):
@@ -134,6 +166,6 @@ def test_the_packages_heads_are_those_that_were_released():
 
 
 def test_its_league_is_that_of_what_judges(file):
-    silent, heard = build(file), build(file, head_map=0.5)
+    silent, heard = build(file, head_map=0), build(file)
     assert silent.learnt_elsewhere(0) and not silent.learnt_elsewhere(4)
     assert heard.learnt_elsewhere(4) and not build("none").learnt_elsewhere(0)

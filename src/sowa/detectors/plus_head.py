@@ -17,7 +17,7 @@ from torch import Tensor
 from sowa.errors import ArtifactError
 from sowa.nn.states import StateHead
 
-__all__ = ["SHIPPED", "TrainedHead", "read_head", "shipped_head", "write_head"]
+__all__ = ["SHIPPED", "LogitScale", "TrainedHead", "read_head", "shipped_head", "write_head"]
 
 FORMAT = "sowa.state_head"
 MOST_BYTES = 12_000_000
@@ -48,6 +48,32 @@ class TrainedHead:
     """[8] uint8, the beginning of the file's hash: references say by it what they were made with."""
     about: dict[str, Any]
     """Command, seed, time and data of the training."""
+
+
+class LogitScale:
+    """The head's logits on normal images, as a tensor [3] of a reference: number of images, mean, mean square.
+
+    A head may fire on what every good part shows (lettering, a rim). Its share in a map is therefore counted in spreads
+    of the shots' own logits, where these are wider than `LEAST`.
+    """
+
+    LEAST = 1.0
+
+    @staticmethod
+    def of(logits_KL: Tensor, earlier_3: Tensor | None = None) -> Tensor:
+        """Of new images, joined with those of `earlier_3`."""
+        new_3 = torch.stack((torch.ones_like(logits_KL[0, 0]), logits_KL.mean(), logits_KL.square().mean()))
+        new_3[0] = len(logits_KL)
+        if earlier_3 is None:
+            return new_3
+        count = earlier_3[0] + new_3[0]
+        return torch.cat((count[None], (earlier_3[0] * earlier_3[1:] + new_3[0] * new_3[1:]) / count))
+
+    @classmethod
+    def standard(cls, logits: Tensor, scale_3: Tensor) -> Tensor:
+        """Logits of any shape, in spreads above the mean of the normal ones."""
+        spread = (scale_3[2] - scale_3[1].square()).clamp(min=0).sqrt().clamp(min=cls.LEAST)
+        return (logits - scale_3[1]) / spread
 
 
 def shipped_head(weights_id: str) -> TrainedHead | None:

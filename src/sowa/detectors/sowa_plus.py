@@ -20,7 +20,7 @@ from sowa.backbones.base import Backbone
 from sowa.backbones.pair import PairBackbone
 from sowa.backbones.pyramid import PyramidTokens
 from sowa.detectors.base import Detector
-from sowa.detectors.plus_head import read_head, shipped_head
+from sowa.detectors.plus_head import LogitScale, read_head, shipped_head
 from sowa.detectors.plus_memory import BankMemory, Memory, SubspaceMemory, quarters
 from sowa.detectors.plus_words import Words
 from sowa.errors import ArtifactError, ConfigError, NeedsSupportError, UnknownNameError
@@ -64,7 +64,7 @@ class SowaPlus(Detector):
         global_weight: float = 0.5,
         sigma: float = 4.0,
         head: str = "auto",
-        head_map: float = 0.0,
+        head_map: float = 1.0,
     ):
         """
         taps: blocks 6 and 8 of 12 if None, and the like of other depths. global_tap: block 9 of 12.
@@ -76,8 +76,8 @@ class SowaPlus(Detector):
         floor: share of the mean score of left-out normal images that is added to their spread.
         global_weight: of the global term against one image size; 0 leaves it out. sigma: of the map, in pixels.
         head: the trained part, which judges without shots: `auto` is that of the package, if there is one for the
-        backbone; `none`, or a file of `write_head`. head_map: its share in the map once there are shots, in spreads of
-        normal tokens for each unit of its logits.
+        backbone; `none`, or a file of `write_head`. head_map: its share in the map once there are shots: spreads of
+        normal tokens for each spread of its logits on the shots.
         """
         super().__init__()
         if memory not in MEMORIES:
@@ -193,7 +193,8 @@ class SowaPlus(Detector):
         [V + 1, 2] of the levels and the global term: mean and spread of left-out normal images; `map_scale` [V, 2] of
         single tokens; `global` [K, 2D]; `support_parts` [K, V + 1] of left-out images (the quarters of a single one,
         4 rows), raw, and `support_scores` [K], fused; `support_level`, the heat of their most unusual
-        spots. Without shots only `head` [8], which says whose logits are meant."""
+        spots; where the head has a share in the map, `logits` [3], its scale on the shots (`LogitScale`), and `head` [8],
+        which says whose logits are meant. Without shots only `head`."""
         if tokens is None or not len(tokens.cls):
             if self.trained is not None:
                 return {"head": self.trained.id_8}
@@ -214,6 +215,8 @@ class SowaPlus(Detector):
         distances = _left_out_distances(tokens.cls.float())
         reference["map_scale"] = torch.stack(map_scales)
         reference["global"] = tokens.cls.float()[:GLOBALS].clone()
+        if self.head_map:
+            reference |= {"logits": LogitScale.of(self._logits(tokens)), "head": self.trained.id_8}
         return self._scaled(reference, torch.stack((*scores, distances), dim=1), heats, tokens)
 
     @torch.no_grad()
@@ -233,6 +236,8 @@ class SowaPlus(Detector):
             new |= self.memory.extend(place, level_KLD, reference)
         distances = _nearest(tokens.cls.float(), reference["global"])
         new["global"] = torch.cat((reference["global"], tokens.cls.float()))[:GLOBALS]
+        if "logits" in reference:
+            new["logits"] = LogitScale.of(self._logits(tokens), reference["logits"])
         parts = torch.stack((*fresh, distances), dim=1)
         if first:  # the quarters of a single image were a makeshift
             new["map_scale"] = torch.stack(map_scales)
@@ -256,8 +261,8 @@ class SowaPlus(Detector):
         reference["support_scores"] = self._fused(parts_KV[:, :-1], parts_KV[:, -1], reference)
         standard = [_standard(heats[i], reference["map_scale"][i]) for i in range(len(self.taps))]
         heat_KL = torch.stack(standard).mean(dim=0)
-        if self.head_map:
-            heat_KL = heat_KL + self.head_map * self._logits(tokens)
+        if "logits" in reference:
+            heat_KL = heat_KL + self.head_map * LogitScale.standard(self._logits(tokens), reference["logits"])
         level = top_mean(heat_KL, HEAT_FRACTION).mean().clamp(min=1e-3)
         reference["support_level"] = level if least is None else torch.maximum(least, level)
         return reference
@@ -285,7 +290,9 @@ class SowaPlus(Detector):
     @torch.no_grad()
     def score_each(self, tokens: Tokens, references: Sequence[Reference]) -> list[Prediction]:
         """`score` against several references; the head is asked once."""
-        asked = self.head_map > 0 or any("global" not in reference for reference in references)
+        for reference in references:
+            self._check_head(reference)
+        asked = any("logits" in reference or "global" not in reference for reference in references)
         logits_Bhw = to_grid(self._logits(tokens), tokens.grid) if self.head is not None and asked else None
         return [
             self._score(tokens, reference, logits_Bhw)
@@ -303,12 +310,13 @@ class SowaPlus(Detector):
         levels = [_standard(own[place], reference["map_scale"][place]) for place in range(full)]
         levels_BVhw = torch.stack([to_grid(level_BL, tokens.grids[0]) for level_BL in levels], dim=1)
         heat_Bhw = levels_BVhw.mean(dim=1)
-        if logits_Bhw is None or not self.head_map:
+        if "logits" not in reference:
             memory_map = score_map = self._enlarged(heat_Bhw)
         else:
             size = (self.backbone.image_size, self.backbone.image_size)
             memory_map = upsample(heat_Bhw, size, align_corners=False)
-            score_map = self._enlarged(heat_Bhw + self.head_map * logits_Bhw)
+            share_Bhw = self.head_map * LogitScale.standard(logits_Bhw, reference["logits"])
+            score_map = self._enlarged(heat_Bhw + share_Bhw)
         return Prediction(
             score=self._fused(scores_BV, distances_B, reference),
             score_map=score_map,
@@ -317,14 +325,12 @@ class SowaPlus(Detector):
         )
 
     def _score_without_shots(self, tokens: Tokens, reference: Reference, logits_Bhw: Tensor | None) -> Prediction:
-        trained = self.trained
         if self.words is not None and "prototypes" in reference:
             image_B, patches_BL = self.words.logits(tokens, reference["prototypes"])
             level_Bhw = to_grid(patches_BL, tokens.grids[-1])
             score_B = 0.5 * (image_B.sigmoid() + top_mean(patches_BL, HEAT_FRACTION).sigmoid())
             return Prediction(score_B, self._enlarged(level_Bhw).sigmoid(), level_Bhw.sigmoid()[:, None])
-        if trained is None or "head" not in reference or not torch.equal(reference["head"].cpu(), trained.id_8):
-            raise ArtifactError("what was learnt without shots belongs to another trained head: fit again")
+        trained = self.trained
         peak_B = top_mean(logits_Bhw.flatten(1), trained.fraction)
         # Smoothed as logits: probabilities near 0 and 1 would tie.
         return Prediction(
@@ -332,6 +338,13 @@ class SowaPlus(Detector):
             score_map=self._enlarged(logits_Bhw).sigmoid(),
             levels=logits_Bhw.sigmoid()[:, None],
         )
+
+    def _check_head(self, reference: Reference) -> None:
+        """ArtifactError if the reference speaks of a trained head that this detector does not have."""
+        needed = "head" in reference or not ("global" in reference or "prototypes" in reference)
+        own = self.trained is not None and torch.equal(reference.get("head", torch.empty(0)).cpu(), self.trained.id_8)
+        if needed and not own:
+            raise ArtifactError("what was learnt belongs to another trained head: fit again")
 
     def _enlarged(self, grid_Bhw: Tensor) -> Tensor:
         size = (self.backbone.image_size, self.backbone.image_size)
