@@ -44,8 +44,8 @@ ELPV = {
         "poly": [(661, 900), (1615, 1674), (2085, 2144), (2217, 2396), (2445, 2624)],
     },
 }
-"""First and last cell of runs of whole modules. The first lists gave all four modules of the old kind of mono cells (1 to
-540), which hold two thirds of the defects, to development, and locked shots from two modules unlike all others. Of the
+"""First and last cell of runs of whole modules. The first lists gave all four modules of the old kind of mono cells (1
+to 540), which hold two thirds of the defects, to development, and locked shots of two modules unlike all others. Of the
 present ones each part has a module of each kind to test on, and locked shots come from four modules of a type."""
 SHOTS = {
     "elpv_development": [(1135, 1194), (1315, 1374), (241, 300), (1845, 1904)],

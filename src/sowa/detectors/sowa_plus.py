@@ -193,8 +193,8 @@ class SowaPlus(Detector):
         [V + 1, 2] of the levels and the global term: mean and spread of left-out normal images; `map_scale` [V, 2] of
         single tokens; `global` [K, 2D]; `support_parts` [K, V + 1] of left-out images (the quarters of a single one,
         4 rows), raw, and `support_scores` [K], fused; `support_level`, the heat of their most unusual
-        spots; where the head has a share in the map, `logits` [3], its scale on the shots (`LogitScale`), and `head` [8],
-        which says whose logits are meant. Without shots only `head`."""
+        spots; where the head has a share in the map, `logits` [3], its scale on the shots (`LogitScale`), and `head`
+        [8], which says whose logits are meant. Without shots only `head`."""
         if tokens is None or not len(tokens.cls):
             if self.trained is not None:
                 return {"head": self.trained.id_8}
