@@ -12,6 +12,7 @@ from typing import Any
 from sowa.artifact import find_trained, load_trained
 from sowa.backbones import build_backbone, find_weights
 from sowa.backbones.base import Backbone
+from sowa.benchmark.passes import one_pass
 from sowa.benchmark.plan import GUEST, Choice, Plan, guest_options
 from sowa.benchmark.store import Store, key_of
 from sowa.data.shots import Shots
@@ -68,6 +69,11 @@ class Method:
     trained_path: Path | None
     ready: bool = False
 
+    @property
+    def precision(self) -> str:
+        """What the tower computes in; guests' own is taken for float32."""
+        return getattr(self.detector.backbone, "precision", "fp32")
+
     def identity(self) -> dict[str, Any]:
         """What the numbers depend on besides data and shots."""
         backbone = self.detector.backbone
@@ -79,6 +85,8 @@ class Method:
                 "weights_id": backbone.weights_id,
                 "image_size": backbone.image_size,
                 "text_trained": backbone.text_trained,
+                # Cells of before there was a choice stay what they are.
+                **({} if self.precision == "fp32" else {"precision": self.precision}),
             },
             "trained": self.trained,
             "protocol": self.settings["protocol"],
@@ -100,6 +108,7 @@ class Jobs:
     def __init__(self, plan: Plan, store: Store):
         self.plan, self.store = plan, store
         self._backbones: dict[str, Backbone] = {}
+        self._lowered: dict[int, Backbone] = {}
         own = [choice for choice in plan.methods if not choice.name.startswith(GUEST)]
         self._first = own[0] if own else Choice("guest", ("model=sowa_hfwa",))
 
@@ -117,7 +126,8 @@ class Jobs:
         places = self._places(choice)
         source = call(read_source, data["target"], what="data.target", **places)
         samples = spread(source.samples, self.plan.limit) if self.plan.limit else source.samples
-        drawn = check_shots(source, self.plan.shots, self.plan.seeds)
+        most = {k for method in self.plan.methods for k in self.plan.shots_for(method.name)}
+        drawn = check_shots(source, sorted(most), self.plan.seeds)
         return Target(choice.name, source, tuple(samples), drawn)
 
     def method(self, choice: Choice, data: Choice, target: Target) -> Method:
@@ -131,7 +141,10 @@ class Jobs:
             return Method(choice.name, guest_detector(choice.name.removeprefix(GUEST), options), settings, "", None)
         settings = self._settings(data, choice)
         model = dict(settings["model"])
-        detector = build_detector(model.pop("name"), backbone=self._backbone(settings["backbone"]), **model).eval()
+        backbone = self._backbone(settings["backbone"])
+        detector = build_detector(model.pop("name"), backbone=backbone, **model).eval()
+        # One lowered tower for all detectors that share the original: they go on sharing its tokens.
+        detector = detector.on_backbone(self._at_precision(backbone))
         path, trained = None, ""
         if detector.trains == "auxiliary":
             path, trained = self._trained(choice, settings)
@@ -174,6 +187,11 @@ class Jobs:
             find_weights(options["name"], **{name: options[name] for name in PLACES if name in options})
             self._backbones[key] = call(build_backbone, options, what="backbone")
         return self._backbones[key]
+
+    def _at_precision(self, backbone: Backbone) -> Backbone:
+        if id(backbone) not in self._lowered:
+            self._lowered[id(backbone)] = one_pass(backbone.at_precision(self.plan.precision))
+        return self._lowered[id(backbone)]
 
     # ---- trained tensors
 
