@@ -13,7 +13,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any, TypeVar
@@ -98,18 +97,18 @@ def false_alarms(cell: dict[str, Any]) -> tuple[float, float] | None:
     return float((scores[labels == 0] > threshold).mean()), float((scores[labels == 1] > threshold).mean())
 
 
-def brightness(plan: Plan, store: Store) -> list[dict[str, Any]]:
+def brightness(jobs: Jobs, shots: Sequence[int]) -> list[dict[str, Any]]:
     """The floor: how much darker an image is than its shots; at k = 0, how dark it is. As cells."""
-    jobs, cells = Jobs(plan, store), []
+    plan, cells = jobs.plan, []
     for choice in plan.data:
         target = jobs.target(choice)
         grey = {one.name: float(np.asarray(read_image(one.image).convert("L")).mean()) for one in target.samples}
         for category in target.categories():
             tests = target.test(category)
-            for k in plan.shots:
+            for k in shots:
                 for seed in plan.seeds:
-                    shots = [grey[one.name] for one in target.drawn[seed][category][:k]]
-                    scores = [abs(grey[one.name] - np.mean(shots)) if k else -grey[one.name] for one in tests]
+                    taught = [grey[one.name] for one in target.drawn[seed][category][:k]]
+                    scores = [abs(grey[one.name] - np.mean(taught)) if k else -grey[one.name] for one in tests]
                     rows = [
                         {"image": one.name, "label": one.label, "score": float(score)}
                         for one, score in zip(tests, scores, strict=True)
@@ -162,20 +161,21 @@ def measure(given: argparse.Namespace, words: Sequence[str]) -> None:
     shots = [int(one) for one in given.shots.split(",")] if given.shots else None
     all_plans = plans(given.part, methods, shots, precision=given.precision, limit=given.limit)
     ours = all_plans[0].methods[0].name.startswith("sowa_plus") and not given.no_trust
-    found, seconds, failed = fill(Work(tuple(all_plans), store.folder, trust=MOST if ours else 0), given.processes)
+    all_jobs = [Jobs(plan, store) for plan in all_plans]
+    work = Work(tuple(all_plans), store.folder, trust=MOST if ours else 0)
+    found, seconds, failed = fill(work, all_jobs, given.processes)
     for line in dict.fromkeys(failed):
         print(f"quality: failed: {line}", flush=True)
-    cells = [cell for plan in all_plans for cell in cells_found(plan, store)]
+    cells = [cell for jobs in all_jobs for cell in cells_found(jobs)]
     parts = {"cells": seconds_of(cells), "beside": seconds}
-    dark = replace(all_plans[0], shots=tuple(shots or BESIDE), shots_of={})
-    cells += timed("brightness", seconds, lambda: brightness(dark, store))
+    cells += timed("brightness", seconds, lambda: brightness(all_jobs[0], tuple(shots or BESIDE)))
     for cell in cells:
         cell["alarms"] = false_alarms(cell)
     page = given.page or given.out / "page"
     trust = {}
     if ours:
-        sheets = timed("contact sheets", seconds, lambda: contact_sheets(all_plans[0], store, cells, page))
-        costs = timed("measuring seconds", seconds, lambda: cost(all_plans, store))
+        sheets = timed("contact sheets", seconds, lambda: contact_sheets(all_jobs[0], cells, page))
+        costs = timed("measuring seconds", seconds, lambda: cost(all_jobs))
         trust = {"parts": found, "most": MOST, "sheets": sheets, "cost": costs}
     about = {
         "part": given.part,

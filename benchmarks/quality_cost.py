@@ -11,8 +11,7 @@ import torch
 from quality_trust import images_of
 
 from sowa.benchmark.jobs import Jobs
-from sowa.benchmark.plan import Plan
-from sowa.benchmark.store import Store
+from sowa.benchmark.plan import Choice
 from sowa.data.images import read_image
 from sowa.types import Support
 
@@ -26,7 +25,7 @@ QUIET = 0.1
 """Busy share of the processors beyond which seconds are not claimed."""
 
 
-def cost(plans: Sequence[Plan], store: Store) -> dict[str, Any]:
+def cost(all_jobs: Sequence[Jobs]) -> dict[str, Any]:
     """`methods`: seconds for an image from its pixels, for learning four, bytes of what is kept; medians of several, on
     two threads. `busy`: share of the processors that others took just before; `load`: the load average, in which this
     run's own work is."""
@@ -34,19 +33,18 @@ def cost(plans: Sequence[Plan], store: Store) -> dict[str, Any]:
     before = torch.get_num_threads()
     torch.set_num_threads(min(THREADS, os.cpu_count() or 1))
     try:
-        for plan in plans:
-            for choice in plan.methods:
+        for jobs in all_jobs:
+            for choice in jobs.plan.methods:
                 if choice.name in METHODS:
-                    found["methods"][choice.name] = _of_method(plan, choice, store)
+                    found["methods"][choice.name] = _of_method(jobs, choice)
     finally:
         torch.set_num_threads(before)
     return found
 
 
 @torch.inference_mode()
-def _of_method(plan: Plan, choice: Any, store: Store) -> dict[str, float]:
-    jobs = Jobs(plan, store)
-    data = plan.data[0]
+def _of_method(jobs: Jobs, choice: Choice) -> dict[str, float]:
+    plan, data = jobs.plan, jobs.plan.data[0]
     target = jobs.target(data)
     name = target.categories()[0]
     detector = jobs.method(choice, data, target).detector

@@ -5,12 +5,11 @@ Every cell and every part of the trust page is a file of its own; a killed run g
 
 import json
 import multiprocessing
-import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,16 +44,19 @@ class Work:
     """Images of each category and label that are disturbed; 0: none, and no defective shot."""
 
 
-def fill(work: Work, processes: int) -> tuple[dict[str, dict[str, Any]], dict[str, float], list[str]]:
+def fill(
+    work: Work, all_jobs: Sequence[Jobs], processes: int
+) -> tuple[dict[str, dict[str, Any]], dict[str, float], list[str]]:
     """Compute what is missing: (trust by category, seconds by part of what is no cell, what failed)."""
-    before, threads = torch.get_num_threads(), max(1, (os.cpu_count() or 1) // processes)
+    before = torch.get_num_threads()
+    threads = max(1, before // processes)
     torch.set_num_threads(threads)
     began = time.monotonic()
     try:
-        with _helpers(work, processes - 1, threads), _told(work, began):
-            trained = _train(work)
-            _pass(work, wait=False)
-            failed, found = _pass(work, wait=True)
+        with _helpers(work, processes - 1, threads), _told(work, all_jobs, began):
+            trained = _train(work, all_jobs)
+            _pass(work, all_jobs, wait=False)
+            failed, found = _pass(work, all_jobs, wait=True)
     finally:
         torch.set_num_threads(before)
     spent = {"training of sowa": trained} if trained else {}
@@ -63,17 +65,16 @@ def fill(work: Work, processes: int) -> tuple[dict[str, dict[str, Any]], dict[st
     return found, spent, failed
 
 
-def _pass(work: Work, *, wait: bool) -> tuple[list[str], dict[str, dict[str, Any]]]:
+def _pass(work: Work, all_jobs: Sequence[Jobs], *, wait: bool) -> tuple[list[str], dict[str, dict[str, Any]]]:
     """Once through everything; what others hold is left to them, or waited for."""
-    store, failed = Store(work.folder), []
-    for plan in work.plans:
-        failed += run_benchmark(plan, store, wait=wait).failed
-    return failed, _trust(work, store, wait) if work.trust else {}
+    failed: list[str] = []
+    for jobs in all_jobs:
+        failed += run_benchmark(jobs.plan, jobs.store, wait=wait, jobs=jobs).failed
+    return failed, _trust(work, all_jobs[0], wait) if work.trust else {}
 
 
-def _trust(work: Work, store: Store, wait: bool) -> dict[str, dict[str, Any]]:
-    plan, found = work.plans[0], {}
-    jobs = Jobs(plan, store)
+def _trust(work: Work, jobs: Jobs, wait: bool) -> dict[str, dict[str, Any]]:
+    plan, store, found = jobs.plan, jobs.store, {}
     for choice in plan.data:
         target = jobs.target(choice)
         method = jobs.method(plan.methods[0], choice, target)
@@ -96,14 +97,12 @@ def _trust(work: Work, store: Store, wait: bool) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _train(work: Work) -> float:
+def _train(work: Work, all_jobs: Sequence[Jobs]) -> float:
     """Train what has to be while the helpers score; seconds, also of an earlier run, 0 if nothing is trained."""
-    store = Store(work.folder)
     noted = work.folder / "training.json"
-    for plan in work.plans:
-        jobs = Jobs(plan, store)
-        for data in plan.data:
-            for choice in plan.methods:
+    for jobs in all_jobs:
+        for data in jobs.plan.data:
+            for choice in jobs.plan.methods:
                 method = jobs.method(choice, data, target := jobs.target(data))
                 if method.trained_path is None or method.trained_path.exists():
                     continue
@@ -132,18 +131,19 @@ def _helpers(work: Work, count: int, threads: int) -> Iterator[None]:
 def _help(work: Work, threads: int) -> None:
     torch.set_num_threads(threads)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # by way of the locks, which are given back
+    store = Store(work.folder)
     with suppress(KeyboardInterrupt):
-        _pass(work, wait=False)
+        _pass(work, [Jobs(plan, store) for plan in work.plans], wait=False)
 
 
 # ------------------------------------------------------------------------------------------------------- progress
 
 
 @contextmanager
-def _told(work: Work, began: float) -> Iterator[None]:
+def _told(work: Work, all_jobs: Sequence[Jobs], began: float) -> Iterator[None]:
     """A line now and then with the time left, guessed from what each kind of cell costs."""
     stop = threading.Event()
-    todo, start = _expected(work), _done(work)
+    todo, start = _expected(work, all_jobs), _done(work)
 
     def tell() -> None:
         while not stop.wait(EVERY):
@@ -171,10 +171,10 @@ def weight(kind: str) -> float:
     return TRUST_WEIGHT if kind == "trust" else WEIGHTS.get(kind, OTHER)
 
 
-def _expected(work: Work) -> dict[str, int]:
+def _expected(work: Work, all_jobs: Sequence[Jobs]) -> dict[str, int]:
     todo: dict[str, int] = {}
+    categories = sum(len(all_jobs[0].target(choice).categories()) for choice in work.plans[0].data)
     for plan in work.plans:
-        categories = sum(len(Jobs(plan, Store(work.folder)).target(choice).categories()) for choice in plan.data)
         for method in plan.methods:
             todo[method.name] = categories * len(cells_of(plan.shots_for(method.name), plan.seeds))
     return todo | ({"trust": categories} if work.trust else {})

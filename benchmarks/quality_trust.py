@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sowa.benchmark.jobs import Jobs, Method, Target
 from sowa.benchmark.plan import Choice, Plan
-from sowa.benchmark.store import Store, key_of
+from sowa.benchmark.store import key_of
 from sowa.data.frames import to_model
 from sowa.data.images import read_image, read_mask
 from sowa.data.subset import spread
@@ -178,9 +178,9 @@ def _join(parts: Any) -> Tokens:
 
 
 @torch.inference_mode()
-def contact_sheets(plan: Plan, store: Store, cells: Sequence[Mapping[str, Any]], page: Path) -> dict[str, str]:
+def contact_sheets(jobs: Jobs, cells: Sequence[Mapping[str, Any]], page: Path) -> dict[str, str]:
     """Of the plan's first method, `DATASET-CATEGORY.jpg` below `page`: category -> name of the file."""
-    jobs, files = Jobs(plan, store), {}
+    plan, files = jobs.plan, {}
     for choice in plan.data:
         target = jobs.target(choice)
         detector = jobs.method(plan.methods[0], choice, target).detector

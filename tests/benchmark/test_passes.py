@@ -48,11 +48,11 @@ def test_precision_is_a_part_of_a_cell(make_plan, tmp_path):
     plain = make_plan(["padim"], shots=[1])
     for name, plan in plans.items():
         assert run_benchmark(plan, Store(tmp_path / name)).computed == 2
-        (head, _), *_ = build_tables(cells_found(plan, Store(tmp_path / name)))[0].rows
+        (head, _), *_ = build_tables(cells_found(Jobs(plan, Store(tmp_path / name))))[0].rows
         assert ("bf16" in head[2]) == (name == "bf16")
     store = Store(tmp_path / "fp32")
-    assert len(cells_found(plain, store)) == 2  # float32 unless told otherwise, as in cells of before
-    assert not cells_found(plans["bf16"], store)
+    assert len(cells_found(Jobs(plain, store))) == 2  # float32 unless told otherwise, as in cells of before
+    assert not cells_found(Jobs(plans["bf16"], store))
     jobs = Jobs(plans["bf16"], store)
     target = jobs.target(plain.data[0])
     first, second = (jobs.method(plain.methods[0], plain.data[0], target).detector.backbone for _ in range(2))
@@ -63,7 +63,7 @@ def test_shots_of_a_method(make_plan, tmp_path):
     plan = make_plan(["padim", "patchcore"], shots=[1, 2], shots_of={"padim": [2], "spade": [1]})
     assert plan.shots_of == {"padim": (2,)}
     run_benchmark(plan, Store(tmp_path))
-    cells = cells_found(plan, Store(tmp_path))
+    cells = cells_found(Jobs(plan, Store(tmp_path)))
     assert {(cell["method"], cell["k"]) for cell in cells} == {("padim", 2), ("patchcore", 1), ("patchcore", 2)}
     assert all(set(cell["spent"]) == {"decode", "tower", "score", "metrics"} for cell in cells)
 

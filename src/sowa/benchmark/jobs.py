@@ -1,5 +1,6 @@
 """From names to things: a data set with its draws, a method with its detector, and what a cell's numbers depend on."""
 
+import copy
 import hashlib
 import json
 import sys
@@ -103,12 +104,15 @@ class Method:
 
 
 class Jobs:
-    """Builds targets and methods of a plan; a backbone with the same settings is loaded once."""
+    """Builds targets and methods of a plan, each once; a backbone with the same settings is loaded once."""
 
     def __init__(self, plan: Plan, store: Store):
         self.plan, self.store = plan, store
         self._backbones: dict[str, Backbone] = {}
         self._lowered: dict[int, Backbone] = {}
+        self._composed: dict[tuple[str, ...], dict[str, Any]] = {}
+        self._targets: dict[Choice, Target] = {}
+        self._methods: dict[tuple[Choice, Choice], Method] = {}
         own = [choice for choice in plan.methods if not choice.name.startswith(GUEST)]
         self._first = own[0] if own else Choice("guest", ("model=sowa_hfwa",))
 
@@ -122,6 +126,11 @@ class Jobs:
 
     def target(self, choice: Choice) -> Target:
         """Found, listed, cut to the plan's limit, shots drawn."""
+        if choice not in self._targets:
+            self._targets[choice] = self._target(choice)
+        return self._targets[choice]
+
+    def _target(self, choice: Choice) -> Target:
         data = self._settings(choice, self._first)["data"]
         places = self._places(choice)
         source = call(read_source, data["target"], what="data.target", **places)
@@ -132,6 +141,11 @@ class Jobs:
 
     def method(self, choice: Choice, data: Choice, target: Target) -> Method:
         """Built on its backbone; what does not fit is known now."""
+        if (choice, data) not in self._methods:
+            self._methods[choice, data] = self._method(choice, data)
+        return self._methods[choice, data]
+
+    def _method(self, choice: Choice, data: Choice) -> Method:
         if choice.name.startswith(GUEST):
             from sowa.integrations.anomalib_guest import guest_detector
 
@@ -164,7 +178,11 @@ class Jobs:
     # ---- settings
 
     def _settings(self, data: Choice, method: Choice) -> dict[str, Any]:
-        return compose_job("train", self._words(data, method)).settings
+        """A copy of their own for each who asks: composing takes most of a second."""
+        words = tuple(self._words(data, method))
+        if words not in self._composed:
+            self._composed[words] = compose_job("train", list(words)).settings
+        return copy.deepcopy(self._composed[words])
 
     def _words(self, data: Choice, method: Choice) -> list[str]:
         return [

@@ -89,16 +89,17 @@ def run_benchmark(
     shard: tuple[int, int] = (0, 1),
     wait: bool = True,
     progress: Progress | None = None,
+    jobs: Jobs | None = None,
 ) -> Outcome:
     """Compute what is missing of the plan's cells in the store's folder.
 
     shard: (i, n) takes every n-th category, counted through all data sets, from the i-th on (the first is 0).
     wait: until the categories that others work on are done; False leaves those to them.
+    jobs: those of this plan and store from an earlier call, whose towers need not be loaded again.
     Wrong names, missing weights and unreadable data sets raise before anything is computed. A cell that fails later is
     named in the outcome.
     """
-    outcome = Outcome()
-    jobs = Jobs(plan, store)
+    outcome, jobs = Outcome(), jobs or Jobs(plan, store)
     jobs.check_guests()
     units = list(_units(plan, jobs, store, outcome, shard))
     todo = sum(len(unit.target.test(unit.category)) for unit in units)
@@ -159,9 +160,9 @@ def _units(plan: Plan, jobs: Jobs, store: Store, outcome: Outcome, shard: tuple[
     return units
 
 
-def cells_found(plan: Plan, store: Store) -> list[dict[str, Any]]:
-    """The cells of this very plan that are there: the folder may hold others, of other settings."""
-    jobs, found = Jobs(plan, store), []
+def cells_found(jobs: Jobs) -> list[dict[str, Any]]:
+    """The cells of the jobs' very plan that are there: the folder may hold others, of other settings."""
+    plan, store, found = jobs.plan, jobs.store, []
     for data in plan.data:
         target = jobs.target(data)
         methods = [(choice, jobs.method(choice, data, target)) for choice in plan.methods]
