@@ -25,7 +25,7 @@ from sowa.types import Reference, Sample, Support, Tokens
 
 __all__ = ["DISTURBED", "MOST", "category_trust", "contact_sheets", "images_of", "trust_key"]
 
-MOST = 10
+MOST = 6
 """Images of each category and label that are disturbed."""
 SHOTS, CONTAMINATED = 4, 8
 BATCH = 4
