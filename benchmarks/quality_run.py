@@ -108,8 +108,12 @@ def _train(work: Work, all_jobs: Sequence[Jobs]) -> float:
                     continue
                 began = time.monotonic()
                 jobs.make_ready(method, target, data, choice)
-                write_json(noted, {"seconds": time.monotonic() - began})
-    return float(json.loads(noted.read_text(encoding="utf-8"))["seconds"]) if noted.exists() else 0.0
+                write_json(noted, {"seconds": _noted(noted) + time.monotonic() - began})
+    return _noted(noted)
+
+
+def _noted(path: Path) -> float:
+    return float(json.loads(path.read_text(encoding="utf-8"))["seconds"]) if path.exists() else 0.0
 
 
 @contextmanager
