@@ -4,29 +4,28 @@
 
 Fills the cells of `experiment=offline_quality` (a run that was cut short goes on), then measures what the cells do not
 hold: false alarms at thresholds from normals alone, disturbed images, a defective shot, seconds and bytes. Towers
-compute in bfloat16 unless told otherwise, what is done with their tokens in float32; all is fixed by seeds.
+compute in bfloat16 where the processor has it, what is done with their tokens in float32; all is fixed by seeds.
 `--part development` is for choosing: other images, same code.
 """
 
 import argparse
+import os
+import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-import torch
+from quality_cost import cost
 from quality_page import write_page
-from quality_trust import trust
-from torch import Tensor
+from quality_run import Work, fill
+from quality_trust import MOST, contact_sheets
 
-from sowa.backbones.vit import VitBackbone
 from sowa.benchmark.jobs import Jobs
 from sowa.benchmark.plan import Plan, load_experiment, plan_of
-from sowa.benchmark.runner import run_benchmark
+from sowa.benchmark.runner import cells_found
 from sowa.benchmark.store import Store
 from sowa.calibration import choose_cut
 from sowa.data.images import read_image
@@ -34,18 +33,34 @@ from sowa.metrics import write_json
 from sowa.metrics.functional import image_metrics
 from sowa.training.record import machine_facts
 
-ALL_SHOTS = ("sowa_plus", "sowa_plus_candidate")
-"""Methods that run at every number of shots of the experiment; these two share their tokens."""
+T = TypeVar("T")
+TOGETHER = (
+    ("sowa_plus", "sowa_plus_before", "nearest_dinov2"),
+    ("sowa",),
+    ("winclip",),
+    ("spade", "padim", "patchcore"),
+    ("sowa_plus_fast",),
+)
+"""Methods that share the pass of a tower stand together, others apart: what is held at once is their maps. The costly
+ones come first, so that no process waits long for another in the end."""
 BESIDE = (0, 1, 4)
-"""Shots of the others."""
+"""Shots of the brightness row."""
+STEPS = ("decode", "tower", "score", "metrics")
 TARGET = 0.02
 """False alarms that the thresholds aim at, as `sowa fit` does."""
 DEVELOPMENT = {"test_good": 20, "test_bad": 28}
 
 
-def plans(part: str, methods: list[str] | None, shots: list[int] | None = None) -> list[Plan]:
-    """Ours with all shots, the others with some."""
-    content = load_experiment("offline_quality")
+def plans(
+    part: str,
+    methods: Sequence[str] | None = None,
+    shots: Sequence[int] | None = None,
+    *,
+    precision: str = "auto",
+    limit: int | None = None,
+) -> list[Plan]:
+    """The experiment, cut into the groups of TOGETHER; methods that stand in none are a group of their own each."""
+    content = load_experiment("offline_quality") | {"precision": precision, "limit": limit}
     if part == "development":
         content["title"] = "SOWA Plus on the development images"
         content["data"] = {
@@ -53,31 +68,17 @@ def plans(part: str, methods: list[str] | None, shots: list[int] | None = None) 
         }
     chosen = {name: words for name, words in content["methods"].items() if methods is None or name in methods}
     content.pop("reference")
-    parts = [
-        ({name: words for name, words in chosen.items() if name in ALL_SHOTS}, content["shots"]),
-        ({name: words for name, words in chosen.items() if name not in ALL_SHOTS}, list(BESIDE)),
-    ]
-    return [plan_of(content | {"methods": some, "shots": shots or own}, trained={}) for some, own in parts if some]
+    if shots:
+        content |= {"shots": list(shots), "shots_of": {}}
+    groups = [*TOGETHER, *((name,) for name in chosen if not any(name in group for group in TOGETHER))]
+    parts = [{name: chosen[name] for name in group if name in chosen} for group in groups]
+    return [plan_of(content | {"methods": some}, trained={}) for some in parts if some]
 
 
 def _development(word: str) -> str:
     key, _, value = word.partition("=")
     count = DEVELOPMENT.get(key.rpartition(".")[2])
     return f"{key}={count}" if count else f"{key}={value.replace('locked', 'development')}"
-
-
-def fill(plan: Plan, store: Store) -> None:
-    began, said = time.monotonic(), [0.0]
-
-    def tell(done: int, todo: int, what: str) -> None:
-        if time.monotonic() - said[0] > 20:
-            said[0] = time.monotonic()
-            print(f"quality: {done}/{todo} images, {what}, {said[0] - began:.0f} s", flush=True)
-
-    outcome = run_benchmark(plan, store, progress=tell)
-    print(f"quality: {outcome.computed} cells computed, {outcome.found} found", flush=True)
-    for line in outcome.failed:
-        print(f"quality: failed: {line}", flush=True)
 
 
 def false_alarms(cell: dict[str, Any]) -> tuple[float, float] | None:
@@ -96,18 +97,18 @@ def false_alarms(cell: dict[str, Any]) -> tuple[float, float] | None:
     return float((scores[labels == 0] > threshold).mean()), float((scores[labels == 1] > threshold).mean())
 
 
-def brightness(plan: Plan, store: Store) -> list[dict[str, Any]]:
+def brightness(jobs: Jobs, shots: Sequence[int]) -> list[dict[str, Any]]:
     """The floor: how much darker an image is than its shots; at k = 0, how dark it is. As cells."""
-    jobs, cells = Jobs(plan, store), []
+    plan, cells = jobs.plan, []
     for choice in plan.data:
         target = jobs.target(choice)
         grey = {one.name: float(np.asarray(read_image(one.image).convert("L")).mean()) for one in target.samples}
         for category in target.categories():
             tests = target.test(category)
-            for k in plan.shots:
+            for k in shots:
                 for seed in plan.seeds:
-                    shots = [grey[one.name] for one in target.drawn[seed][category][:k]]
-                    scores = [abs(grey[one.name] - np.mean(shots)) if k else -grey[one.name] for one in tests]
+                    taught = [grey[one.name] for one in target.drawn[seed][category][:k]]
+                    scores = [abs(grey[one.name] - np.mean(taught)) if k else -grey[one.name] for one in tests]
                     rows = [
                         {"image": one.name, "label": one.label, "score": float(score)}
                         for one, score in zip(tests, scores, strict=True)
@@ -126,69 +127,79 @@ def brightness(plan: Plan, store: Store) -> list[dict[str, Any]]:
     return cells
 
 
-@contextmanager
-def precision(name: str) -> Iterator[None]:
-    """Transformer towers compute under autocast to bfloat16 and hand out float32; nothing else does."""
-    if name == "fp32":
-        yield
-        return
-    blocks, normed = VitBackbone._run_blocks, VitBackbone._run_normed
-
-    def run_blocks(self: VitBackbone, pixels: Tensor, indices: list[int]) -> tuple[Tensor, list[Tensor]]:
-        with torch.autocast("cpu", torch.bfloat16):
-            cls_BE, levels = blocks(self, pixels, indices)
-        return cls_BE.float(), [level.float() for level in levels]
-
-    def run_normed(self: VitBackbone, pixels: Tensor, indices: list[int]) -> list[tuple[Tensor, Tensor]]:
-        with torch.autocast("cpu", torch.bfloat16):
-            found = normed(self, pixels, indices)
-        return [(cls_BD.float(), patches_BLD.float()) for cls_BD, patches_BLD in found]
-
-    VitBackbone._run_blocks, VitBackbone._run_normed = run_blocks, run_normed
-    try:
-        yield
-    finally:
-        VitBackbone._run_blocks, VitBackbone._run_normed = blocks, normed
+def seconds_of(cells: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """Method -> seconds of its cells, by what was done; of any run that computed them, summed over processes."""
+    found: dict[str, dict[str, float]] = {}
+    for cell in cells:
+        spent = found.setdefault(cell["method"], dict.fromkeys(STEPS, 0.0))
+        for name, value in cell.get("spent", {}).items():
+            spent[name] += value
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=("locked", "development"), default="locked")
     parser.add_argument("--methods", help="by comma; all of the experiment")
-    parser.add_argument("--shots", help="by comma; 0,1,2,4,8 for SOWA Plus and 0,1,4 for the others")
+    parser.add_argument("--shots", help="by comma, for all methods; else as the experiment says")
+    parser.add_argument("--limit", type=int, help="test images of each category and label: for trying, not for figures")
     parser.add_argument("--out", type=Path, default=Path("runs/quality"))
-    parser.add_argument("--page", type=Path, help="folder of the page; none is written without it")
-    parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16", help="of the towers (%(default)s)")
+    parser.add_argument("--page", type=Path, help="folder of the page; OUT/page if not given")
+    parser.add_argument(
+        "--precision", choices=("auto", "fp32", "bf16"), default="auto", help="of the towers (%(default)s)"
+    )
+    parser.add_argument("--processes", type=int, default=min(2, os.cpu_count() or 1), help="(%(default)s)")
     parser.add_argument("--no-trust", action="store_true", help="only the cells and their table")
-    given = parser.parse_args()
-    with precision(given.precision):
-        measure(given)
+    measure(parser.parse_args(), sys.argv[1:])
 
 
-def measure(given: argparse.Namespace) -> None:
-    """Everything that was asked for; cells of one precision lie in one folder."""
+def measure(given: argparse.Namespace, words: Sequence[str]) -> None:
+    """Everything that was asked for; cells of one part and precision lie in one folder."""
     began = time.monotonic()
     store = Store(given.out / f"{given.part}-{given.precision}")
     methods = given.methods.split(",") if given.methods else None
-    all_plans = plans(given.part, methods, [int(one) for one in given.shots.split(",")] if given.shots else None)
-    for plan in all_plans:
-        fill(plan, store)
-    wanted = {method.name for plan in all_plans for method in plan.methods}
-    cells = [cell for cell in store.cells()[0] if cell["method"] in wanted]
-    cells += brightness(replace(all_plans[0], shots=BESIDE), store)
+    shots = [int(one) for one in given.shots.split(",")] if given.shots else None
+    all_plans = plans(given.part, methods, shots, precision=given.precision, limit=given.limit)
+    ours = all_plans[0].methods[0].name.startswith("sowa_plus") and not given.no_trust
+    all_jobs = [Jobs(plan, store) for plan in all_plans]
+    work = Work(tuple(all_plans), store.folder, trust=MOST if ours else 0)
+    found, seconds, failed = fill(work, all_jobs, given.processes)
+    for line in dict.fromkeys(failed):
+        print(f"quality: failed: {line}", flush=True)
+    cells = [cell for jobs in all_jobs for cell in cells_found(jobs)]
+    parts = {"cells": seconds_of(cells), "beside": seconds}
+    cells += timed("brightness", seconds, lambda: brightness(all_jobs[0], tuple(shots or BESIDE)))
     for cell in cells:
         cell["alarms"] = false_alarms(cell)
-    found = {} if given.no_trust else trust(all_plans[0], store, given.page)
+    page = given.page or given.out / "page"
+    trust = {}
+    if ours:
+        sheets = timed("contact sheets", seconds, lambda: contact_sheets(all_jobs[0], cells, page))
+        costs = timed("measuring seconds", seconds, lambda: cost(all_jobs))
+        trust = {"parts": found, "most": MOST, "sheets": sheets, "cost": costs}
     about = {
         "part": given.part,
         "date": date.today().isoformat(),
-        "command": f"python benchmarks/quality.py --part {given.part} --precision {given.precision}",
-        "precision": given.precision,
-        "seconds": round(time.monotonic() - began),
+        "command": " ".join(["python benchmarks/quality.py", *words]),
+        "precision": sorted({cell["backbone"].get("precision", "fp32") for cell in cells if "backbone" in cell}),
+        "wall": round(time.monotonic() - began),
+        "processes": given.processes,
+        "seconds": parts,
+        "failed": sorted(set(failed)),
+        "limit": given.limit,
         "machine": machine_facts(),
     }
-    write_json(given.out / f"{given.part}.json", {"about": about, "trust": found})
-    write_page(cells, found, about, given.page or given.out / "page")
+    write_json(given.out / f"{given.part}.json", {"about": about, "trust": trust})
+    write_page(cells, trust, about, page)
+    print(f"quality: {len(cells)} cells, {time.monotonic() - began:.0f} s, page in {page}", flush=True)
+
+
+def timed(name: str, seconds: dict[str, float], run: Callable[[], T]) -> T:
+    """What `run` gives; its seconds are noted."""
+    began = time.monotonic()
+    found = run()
+    seconds[name] = time.monotonic() - began
+    return found
 
 
 if __name__ == "__main__":

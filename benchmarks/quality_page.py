@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from quality_cost import QUIET
 
 from sowa.benchmark.statistics import compare
 from sowa.data.drawn import CATEGORIES
@@ -27,9 +28,8 @@ SHORT = {
 }
 ABOUT = {
     "sowa_plus": "this version",
-    "sowa_plus_candidate": "what this round tried and did not keep: other constants, the head in the map",
+    "sowa_plus_before": "the version before, by explicit options",
     "sowa_plus_fast": "224 px alone",
-    "sowa_plus_fast_candidate": "224 px alone, with the constants of the candidate",
     "nearest_dinov2": "nearest neighbour on DINOv2-S at 448 px, AnomalyDINO's rule without rotations and masks",
     "sowa": "the published method on this backbone at 336 px, random text tower, trained on the training categories",
     "winclip": "WinCLIP's windows and words on a text tower of random weights: what words alone cannot do here",
@@ -52,6 +52,11 @@ TARGETS = (
     ("no shots, pixel AUROC", 0, "drawn textures", "pixel_auroc", 0.92, 0.96),
     ("no shots, AUPRO 0.30", 0, "drawn textures", "pixel_aupro", 0.79, 0.87),
 )
+
+WORST_COST, WORST_SHOT = 0.02, 0.03
+"""What a disturbance, and a defective shot, may cost."""
+COSTS = ("seconds an image", "seconds to learn 4 shots", "megabytes of 4 shots")
+COST_TARGETS = {"sowa_plus": (0.25, 3.0, 1.0), "sowa_plus_fast": (0.05, 3.0, 1.0)}
 
 Cells = Sequence[Mapping[str, Any]]
 
@@ -96,15 +101,17 @@ def write_page(cells: Cells, trust: Mapping[str, Any], about: Mapping[str, Any],
     ]
     sets = sets_of(cells)
     lines = [f"# Quality on the {about['part']} images", "", _head(about), ""]
+    lines += _warnings(cells, about)
     if about["part"] == "locked":
         lines += ["## Against the targets", "", *_targets(cells, sets), ""]
     lines += ["## Image AUROC", "", *_auroc(cells, sets), ""]
-    lines += ["## The candidate against what was kept", "", *_compared(cells, sets), ""]
+    lines += ["## This version against the one before", "", *_compared(cells, sets), ""]
     for name in ("ELPV mono", "ELPV poly", "drawn textures", "drawn objects"):
         lines += [f"## All metrics: {name}", "", *_all_metrics(cells, sets[name]), ""]
     lines += ["## Each category, sowa_plus, image AUROC", "", *_each(cells, sets), ""]
     if trust:
-        lines += _trust(trust)
+        lines += [*_failures(trust["sheets"]), *_trust(trust), *_cost(trust["cost"])]
+    lines += _seconds(about)
     (page / "README.md").write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
     write_json(page / "quality.json", {"about": dict(about), "rows": _rows(cells, sets), "trust": dict(trust)})
     _csv(cells, page / "cells.csv")
@@ -113,11 +120,23 @@ def write_page(cells: Cells, trust: Mapping[str, Any], about: Mapping[str, Any],
 def _head(about: Mapping[str, Any]) -> str:
     return (
         f"`{about['command']}`, {about['date']}, commit {about['machine']['commit']},"
-        f" {about['machine']['cores']} cores, towers in {about['precision']}. Mean over categories and five"
+        f" {about['machine']['cores']} cores, towers in {' and '.join(about['precision'])}. Mean over categories and"
         " draws of shots ± standard deviation over draws. [QUALITY.md](../../QUALITY.md) says what the sets are"
         " and how choices were made; figures per category and draw:"
         " [cells.csv](cells.csv), per set: [quality.json](quality.json)."
     )
+
+
+def _warnings(cells: Cells, about: Mapping[str, Any]) -> list[str]:
+    """What must be known before any figure is believed."""
+    said = [f"Failed: {line}" for line in about.get("failed", ())]
+    if about.get("limit"):
+        said.append(f"A trial on {about['limit']} images of each category and label, no figures to quote.")
+    if errors := [cell["metrics_error"] for cell in cells if cell.get("metrics_error")]:
+        said.append(
+            f"{len(errors)} cells counted pixels in bins for want of memory, wrong by at most {max(errors):.1g}."
+        )
+    return [word for line in said for word in (f"**{line}**", "")]
 
 
 def _methods(cells: Cells) -> list[str]:
@@ -166,14 +185,14 @@ def _compared(cells: Cells, sets: Mapping[str, list[str]]) -> list[str]:
     for k in _shots(cells):
         for name, names in sets.items():
             for metric in ("image_auroc", "pixel_ap", "pixel_aupro"):
-                tried, kept = (select(cells, one, k, names) for one in ("sowa_plus_candidate", "sowa_plus"))
-                found = compare(tried, kept, metric=metric)
+                now, before = (select(cells, one, k, names) for one in ("sowa_plus", "sowa_plus_before"))
+                found = compare(now, before, metric=metric)
                 if found is not None:
                     interval = f"{found.low:+.3f} to {found.high:+.3f}"
                     rows.append([str(k), name, SHORT[metric], f"{found.mean:+.3f}", interval, found.words()])
     note = (
-        "Paired: the same images and draws, resampled 2,000 times (pixel metrics: categories and draws), 95 % interval;"
-        " not corrected for the number of rows."
+        "Difference: `sowa_plus` less `sowa_plus_before`. Paired: the same images and draws, resampled 2,000 times"
+        " (pixel metrics: categories and draws), 95 % interval; not corrected for the number of rows."
     )
     return [*_table(["shots", "set", "metric", "difference", "interval", ""], rows), "", note]
 
@@ -188,7 +207,7 @@ def _all_metrics(cells: Cells, names: Sequence[str]) -> list[str]:
             alarms = [cell["alarms"] for cell in chosen.values() if cell.get("alarms")]
             both = [f"{np.mean([one[place] for one in alarms]):.3f}" if alarms else "-" for place in (0, 1)]
             values = [mean_sd(chosen, metric) for metric in (*IMAGE, *PIXEL)]
-            rows.append([str(k), method, *("-" if one is None else f"{one[0]:.3f}" for one in values), *both])
+            rows.append([str(k), method, *map(_said, values), *both])
     heads = ["shots", "method", *(SHORT[metric] for metric in (*IMAGE, *PIXEL)), "false alarms", "found"]
     note = (
         "False alarms and found: shares of good and of defective images above the threshold that the shots' own scores"
@@ -206,28 +225,71 @@ def _each(cells: Cells, sets: Mapping[str, list[str]]) -> list[str]:
     return _table(["shots", *names], rows)
 
 
+def _failures(sheets: Mapping[str, str]) -> list[str]:
+    links = ", ".join(f"[{category}]({file})" for category, file in sheets.items())
+    return [
+        "## Where it fails",
+        "",
+        "Three defective images with the lowest and three good ones with the highest scores of each category, four"
+        f" shots of the first draw: {links}. Heat 1 is twice what the shots' own most unusual spots show."
+        " [FAILURES.md](FAILURES.md) says what is seen there.",
+        "",
+    ]
+
+
 def _trust(trust: Mapping[str, Any]) -> list[str]:
-    lines = ["## Disturbed images", "", "Image AUROC at 4 shots, mean of five draws, a subset of each category.", ""]
-    for key, title in (("disturbed", ""), ("defective_shot", "## One defective image among eight shots")):
-        table = trust[key]
+    parts, most, lines = trust["parts"], trust["most"], []
+    said = f"at most {most} images of each category and label. Target: a cost of at most {WORST_COST:.2f}."
+    for key, title, note in (
+        ("disturbed", "Disturbed images", f"Image AUROC at 4 shots, mean of the draws, {said}"),
+        ("defective_shot", "One defective image among eight shots", f"Image AUROC, mean of the draws, {said}"),
+    ):
+        worst = WORST_COST if key == "disturbed" else WORST_SHOT
+        table = {name.rpartition("/")[2]: part[key] for name, part in parts.items()}
         heads = list(next(iter(table.values())))
-        rows = [[name, *(f"{row[head]:.3f}" for head in heads)] for name, row in table.items()]
+        rows = [[category, *(f"{row[head]:.3f}" for head in heads)] for category, row in table.items()]
         means = [float(np.mean([row[head] for row in table.values()])) for head in heads]
         rows.append(["**mean**", *(f"**{value:.3f}**" for value in means)])
-        rows.append(["cost", *(f"{value - means[0]:+.3f}" for value in means)])
-        lines += [*([title, ""] if title else []), *_table(["category", *heads], rows), ""]
+        rows.append(["change", *(f"{value - means[0]:+.3f}" for value in means)])
+        rows.append(["target", "", *("pass" if means[0] - value <= worst else "miss" for value in means[1:])])
+        note = note.replace(f"{WORST_COST:.2f}", f"{worst:.2f}")
+        lines += [f"## {title}", "", note, "", *_table(["category", *heads], rows), ""]
+    return lines
+
+
+def _cost(cost: Mapping[str, Any]) -> list[str]:
+    """Seconds are only claimed where the machine did nothing else."""
+    busy, quiet = cost["busy"], cost["busy"] is not None and cost["busy"] <= QUIET
+    taken = "not known what others took" if busy is None else f"others took {100 * busy:.0f} % of the processors"
+    heard = f"{taken}; load average {', '.join(f'{one:.1f}' for one in cost['load'])}, this run's own work in it."
+    verdict = "" if quiet else " **The machine was not quiet: seconds are no claim.**"
+    rows = []
+    for method, row in cost["methods"].items():
+        values = (row["seconds_per_image"], row["seconds_to_learn_4"], row["bytes_of_4_shots"] / 1e6)
+        for what, value, most in zip(COSTS, values, COST_TARGETS.get(method, ()), strict=True):
+            judged = "pass" if value <= most else "miss"
+            rows.append([method, what, f"{value:.3f}", f"{most:g}", judged if quiet or what == COSTS[-1] else "-"])
+    heads = ["method", "what", "measured", "at most", ""]
+    note = f"Medians on {next(iter(cost['methods'].values()))['threads']} threads. Before measuring {heard}{verdict}"
+    return ["## Cost", "", note, "", *_table(heads, rows), ""] if rows else []
+
+
+def _seconds(about: Mapping[str, Any]) -> list[str]:
+    """Where the time of the run went."""
+    cells, beside = about["seconds"]["cells"], about["seconds"]["beside"]
     rows = [
-        [
-            method,
-            f"{row['seconds_per_image']:.3f}",
-            f"{row['seconds_to_learn_4']:.2f}",
-            f"{row['bytes_of_4_shots'] / 1e6:.2f}",
-            str(row["threads"]),
-        ]
-        for method, row in trust["cost"].items()
+        [method, *(f"{spent[step]:.0f}" for step in spent), f"{sum(spent.values()):.0f}"]
+        for method, spent in cells.items()
     ]
-    heads = ["method", "seconds an image", "seconds to learn 4 shots", "megabytes of 4 shots", "threads"]
-    return [*lines, "## Cost", "", *_table(heads, rows), ""]
+    steps = list(next(iter(cells.values()), {}))
+    total = sum(sum(spent.values()) for spent in cells.values())
+    rows += [[name, *[""] * len(steps), f"{value:.0f}"] for name, value in beside.items()]
+    rows.append(["**all**", *[""] * len(steps), f"**{total + sum(beside.values()):.0f}**"])
+    note = (
+        f"Seconds, added over {about['processes']} processes; what methods share is divided among them. From start to"
+        f" page {about['wall']} s, less where an earlier run had done a part."
+    )
+    return ["## Where the time went", "", note, "", *_table(["part", *steps, "sum"], rows), ""]
 
 
 def _rows(cells: Cells, sets: Mapping[str, list[str]]) -> list[dict[str, Any]]:

@@ -1,8 +1,8 @@
-"""What the cells do not say: disturbed images, a defective shot, seconds, bytes, and where the detector fails."""
+"""What the cells do not say: disturbed images, a defective shot, and where the detector fails."""
 
 import io
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,9 @@ import torch
 from PIL import Image, ImageEnhance
 from torch import Tensor
 
-from sowa.benchmark.jobs import Jobs, Target
+from sowa.benchmark.jobs import Jobs, Method, Target
 from sowa.benchmark.plan import Choice, Plan
-from sowa.benchmark.store import Store
+from sowa.benchmark.store import key_of
 from sowa.data.frames import to_model
 from sowa.data.images import read_image, read_mask
 from sowa.data.subset import spread
@@ -23,9 +23,9 @@ from sowa.figures.verdicts import VerdictRow, verdict_sheet
 from sowa.metrics.functional import auroc
 from sowa.types import Reference, Sample, Support, Tokens
 
-__all__ = ["DISTURBED", "trust"]
+__all__ = ["DISTURBED", "MOST", "category_trust", "contact_sheets", "images_of", "trust_key"]
 
-MOST = 10
+MOST = 6
 """Images of each category and label that are disturbed."""
 SHOTS, CONTAMINATED = 4, 8
 BATCH = 4
@@ -84,30 +84,35 @@ class _Category:
         return self.target.drawn[seed][self.name][:k]
 
 
+def trust_key(plan: Plan, method: Method, target: Target, category: str, most: int) -> str:
+    """What the figures of a category depend on."""
+    own = {"category": category, "listing": target.listing(category), "seeds": list(plan.seeds), "most": most}
+    return key_of(method.identity() | own | {"disturbed": list(DISTURBED)})
+
+
 @torch.inference_mode()
-def trust(plan: Plan, store: Store, page: Path | None) -> dict[str, Any]:
-    """Everything, as plain values; contact sheets go below `page`."""
-    jobs = Jobs(plan, store)
-    detector = jobs.method(plan.methods[0], plan.data[0], jobs.target(plan.data[0])).detector
-    disturbed: dict[str, dict[str, float]] = {}
-    dirty: dict[str, dict[str, float]] = {}
-    for choice in plan.data:
-        target = jobs.target(choice)
-        for name in target.categories():
-            tests = [one for one in spread(target.test(name), MOST) if one.split == "test"]
-            category = _Category(name, target, tests)
-            print(f"quality: {choice.name}/{name}, disturbed images and a defective shot", flush=True)
-            shots = _by_name(detector, {one.name: one for seed in plan.seeds for one in category.shots(seed, 8)})
-            clean = _encode(detector, [read_image(one.image) for one in tests])
-            disturbed[name] = _disturbed(detector, category, shots, clean, plan.seeds)
-            dirty[name] = _dirty(detector, category, shots, clean, plan.seeds)
-        if page is not None:
-            _contact_sheets(detector, choice, target, store, page)
-    return {"disturbed": disturbed, "defective_shot": dirty, "cost": _cost(plan, jobs)}
+def category_trust(
+    detector: Detector, plan: Plan, target: Target, name: str, most: int, touch: Callable[[], None]
+) -> dict[str, Any]:
+    """`disturbed` and `defective_shot` of a category, from `most` images of each label, and the `seconds` it took."""
+    began = time.monotonic()
+    tests = [one for one in spread(target.test(name), most) if one.split == "test"]
+    category = _Category(name, target, tests)
+    shots = _by_name(detector, {one.name: one for seed in plan.seeds for one in category.shots(seed, CONTAMINATED)})
+    clean = _encode(detector, [read_image(one.image) for one in tests])
+    touch()
+    disturbed = _disturbed(detector, category, shots, clean, plan.seeds, touch)
+    dirty = _dirty(detector, category, shots, clean, plan.seeds)
+    return {"disturbed": disturbed, "defective_shot": dirty, "seconds": time.monotonic() - began}
 
 
 def _disturbed(
-    detector: Detector, category: _Category, shots: dict[str, Tokens], clean: Tokens, seeds: Sequence[int]
+    detector: Detector,
+    category: _Category,
+    shots: dict[str, Tokens],
+    clean: Tokens,
+    seeds: Sequence[int],
+    touch: Callable[[], None],
 ) -> dict[str, float]:
     """Mean image AUROC over the draws at 4 shots, of the images as they are and disturbed."""
     references = [_fit(detector, category, shots, seed, SHOTS) for seed in seeds]
@@ -115,6 +120,7 @@ def _disturbed(
     for name, change in DISTURBED.items():
         tokens = _encode(detector, [change(read_image(one.image)) for one in category.tests])
         found[name] = _mean_auroc(detector, category.tests, tokens, references)
+        touch()
     return found
 
 
@@ -145,13 +151,13 @@ def _mean_auroc(detector: Detector, tests: Sequence[Sample], tokens: Tokens, ref
     return float(np.mean([auroc(detector.score(tokens, reference).score, labels) for reference in references]))
 
 
-def _images(detector: Detector, images: Sequence[Image.Image]) -> Tensor:
+def images_of(detector: Detector, images: Sequence[Image.Image]) -> Tensor:
     return torch.stack([to_model(image, detector.backbone.image_size)[0] for image in images])
 
 
 def _encode(detector: Detector, images: Sequence[Image.Image]) -> Tokens:
     parts = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
-    return _join(detector.encode(_images(detector, part)) for part in parts)
+    return _join(detector.encode(images_of(detector, part)) for part in parts)
 
 
 def _by_name(detector: Detector, samples: dict[str, Sample]) -> dict[str, Tokens]:
@@ -171,40 +177,55 @@ def _join(parts: Any) -> Tokens:
 # ------------------------------------------------------------------------------------------------- where it fails
 
 
-def _contact_sheets(detector: Detector, data: Choice, target: Target, store: Store, page: Path) -> None:
+@torch.inference_mode()
+def contact_sheets(jobs: Jobs, cells: Sequence[Mapping[str, Any]], page: Path) -> dict[str, str]:
+    """Of the plan's first method, `DATASET-CATEGORY.jpg` below `page`: category -> name of the file."""
+    plan, files = jobs.plan, {}
+    for choice in plan.data:
+        target = jobs.target(choice)
+        detector = jobs.method(plan.methods[0], choice, target).detector
+        own = {
+            cell["category"]: cell
+            for cell in cells
+            if (cell["method"], cell["dataset"]) == (plan.methods[0].name, choice.name)
+            and (cell["k"], cell["seed"]) == (SHOTS, plan.seeds[0])
+        }
+        for name in target.categories():
+            if name in own:
+                files[name] = _contact_sheet(detector, choice, target, name, own[name], page)
+    return files
+
+
+def _contact_sheet(
+    detector: Detector, data: Choice, target: Target, name: str, cell: Mapping[str, Any], page: Path
+) -> str:
     """Per category the defective images with the lowest and the good ones with the highest scores, at 4 shots of the
     first draw; heat 1 is twice what the shots' own most unusual spots show."""
-    for name in target.categories():
-        cell = next(
-            one
-            for one in store.cells()[0]
-            if (one["method"], one["dataset"], one["category"]) == ("sowa_plus", data.name, name)
-            and (one["k"], one["seed"]) == (SHOTS, 0)
-        )
-        by_name = {one.name: one for one in target.test(name)}
-        ranked = sorted(cell["scores"], key=lambda one: one["score"])
-        misses = [one for one in ranked if int(one["label"])][:WORST]
-        alarms = [one for one in reversed(ranked) if not int(one["label"])][:WORST]
-        shots = [read_image(one.image) for one in target.drawn[0][name][:SHOTS]]
-        reference = detector.fit(Support(name, _images(detector, shots)))
-        rows = [
-            _row(detector, reference, by_name[one["image"]], one["score"], word)
-            for found, word in ((misses, "scored lowest"), (alarms, "scored highest"))
-            for one in found
-        ]
-        path = page / f"{data.name}-{name}.png"
-        title = f"{data.name} {name}: defective images with the lowest scores, good ones with the highest"
-        verdict_sheet(rows, path, low=0.0, high=1.0, title=title)
-        with Image.open(path) as drawn:
-            drawn.convert("RGB").resize((WIDE, WIDE * drawn.height // drawn.width)).save(
-                path.with_suffix(".jpg"), quality=80
-            )
-        path.unlink()
+    by_name = {one.name: one for one in target.test(name)}
+    ranked = sorted(cell["scores"], key=lambda one: one["score"])
+    misses = [one for one in ranked if int(one["label"])][:WORST]
+    alarms = [one for one in reversed(ranked) if not int(one["label"])][:WORST]
+    shots = [read_image(one.image) for one in target.drawn[cell["seed"]][name][:SHOTS]]
+    reference = detector.fit(Support(name, images_of(detector, shots)))
+    rows = [
+        _row(detector, reference, by_name[one["image"]], one["score"], word)
+        for found, word in ((misses, "scored lowest"), (alarms, "scored highest"))
+        for one in found
+    ]
+    page.mkdir(parents=True, exist_ok=True)
+    path = page / f"{data.name}-{name}.png"
+    title = f"{data.name} {name}: defective images with the lowest scores, good ones with the highest"
+    verdict_sheet(rows, path, low=0.0, high=1.0, title=title)
+    with Image.open(path) as drawn:
+        sheet = drawn.convert("RGB").resize((WIDE, WIDE * drawn.height // drawn.width))
+        sheet.save(path.with_suffix(".jpg"), quality=80)
+    path.unlink()
+    return path.with_suffix(".jpg").name
 
 
 def _row(detector: Detector, reference: Reference, sample: Sample, score: float, word: str) -> VerdictRow:
     image = read_image(sample.image)
-    found = detector(_images(detector, [image]), reference)
+    found = detector(images_of(detector, [image]), reference)
     heat = (found.score_map[0] / (2 * reference["support_level"])).clamp(0, 1)
     return VerdictRow(
         image=np.asarray(image),
@@ -216,37 +237,3 @@ def _row(detector: Detector, reference: Reference, sample: Sample, score: float,
         mask=read_mask(sample, image.size) if sample.masks else None,
         label=sample.label,
     )
-
-
-# ----------------------------------------------------------------------------------------------------------- cost
-
-
-def _cost(plan: Plan, jobs: Jobs) -> dict[str, dict[str, float]]:
-    """Seconds for an image from its pixels, for learning four, and bytes of what is kept; median of several. Only worth
-    reading from a machine that does nothing else."""
-    target = jobs.target(plan.data[0])
-    name = target.categories()[0]
-    images = [read_image(one.image) for one in target.drawn[0][name][:SHOTS]]
-    found = {}
-    for method in ("sowa_plus", "sowa_plus_fast"):
-        chosen = next((one for one in plan.methods if one.name == method), None)
-        if chosen is None:
-            continue
-        detector = jobs.method(chosen, plan.data[0], target).detector
-        batch = _images(detector, images)
-        reference = detector.fit(Support(name, batch))
-        score = [_seconds(lambda d=detector, r=reference, b=batch: d(b[:1], r)) for _ in range(7)]
-        fit = [_seconds(lambda d=detector, b=batch: d.fit(Support(name, b))) for _ in range(3)]
-        found[method] = {
-            "seconds_per_image": float(np.median(score)),
-            "seconds_to_learn_4": float(np.median(fit)),
-            "bytes_of_4_shots": sum(value.numel() * value.element_size() for value in reference.values()),
-            "threads": torch.get_num_threads(),
-        }
-    return found
-
-
-def _seconds(run: Callable[[], Any]) -> float:
-    began = time.perf_counter()
-    run()
-    return time.perf_counter() - began

@@ -57,6 +57,7 @@ def run(
     reference: Annotated[str | None, typer.Option(help="Method that the others are compared with.")] = None,
     trained: Annotated[list[str] | None, typer.Option(help="METHOD=FILE: trained tensors; may be repeated.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images at once.")] = None,
+    precision: Annotated[str | None, typer.Option(help="Of the backbones: fp32 (unless told), bf16, auto.")] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes that decode images.")] = 0,
     processes: Annotated[int, typer.Option(min=1, help="Processes that fill cells, the cores shared.")] = 1,
     shard: Annotated[str | None, typer.Option(help="I/N: this machine takes every N-th category.")] = None,
@@ -83,6 +84,7 @@ def run(
         limit=limit,
         reference=reference,
         batch_size=batch_size,
+        precision=precision,
     )
     from sowa.benchmark.crew import run_shared
     from sowa.benchmark.runner import nothing_left  # heavy, and only now wanted

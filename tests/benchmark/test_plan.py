@@ -57,6 +57,8 @@ def test_data_sets_go_by_their_own_name_and_by_their_configuration():
         ({"batch_size": "8"}, "batch_size"),
         ({"reference": "winclip"}, "reference method"),
         ({"shots": [-1]}, "shots"),
+        ({"precision": "bf61"}, "did you mean 'bf16'"),
+        ({"shots_of": [1]}, "shots_of"),
     ],
 )
 def test_slips(content, answer):

@@ -2,6 +2,9 @@
 
 import json
 import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 from threading import Thread
 
@@ -92,6 +95,20 @@ def test_an_abandoned_lock_is_taken_over_and_not_released_by_its_old_owner(tmp_p
             content = path.read_text()
             assert content != store.me
     assert not path.exists() or path.read_text() != content
+
+
+def test_a_lock_of_a_killed_process_of_this_machine_is_taken_over_at_once(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()  # its number is free now
+    path = tmp_path / "locks" / "unit.lock"
+    for pid, taken in ((process.pid, True), (os.getpid(), False)):
+        Store(tmp_path)
+        path.write_text(f"{socket.gethostname()}-{pid}-abcd1234")
+        with Store(tmp_path, stale=60).claim("unit") as lock:
+            assert (lock is not None) == taken
+    path.write_text(f"another-machine-{process.pid}-abcd1234")
+    with Store(tmp_path, stale=60).claim("unit") as lock:
+        assert lock is None
 
 
 def test_of_many_that_find_a_lock_abandoned_one_gets_it(tmp_path):

@@ -1,5 +1,6 @@
 """From names to things: a data set with its draws, a method with its detector, and what a cell's numbers depend on."""
 
+import copy
 import hashlib
 import json
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 from sowa.artifact import find_trained, load_trained
 from sowa.backbones import build_backbone, find_weights
 from sowa.backbones.base import Backbone
+from sowa.benchmark.passes import one_pass
 from sowa.benchmark.plan import GUEST, Choice, Plan, guest_options
 from sowa.benchmark.store import Store, key_of
 from sowa.data.shots import Shots
@@ -68,6 +70,11 @@ class Method:
     trained_path: Path | None
     ready: bool = False
 
+    @property
+    def precision(self) -> str:
+        """What the tower computes in; guests' own is taken for float32."""
+        return getattr(self.detector.backbone, "precision", "fp32")
+
     def identity(self) -> dict[str, Any]:
         """What the numbers depend on besides data and shots."""
         backbone = self.detector.backbone
@@ -79,6 +86,8 @@ class Method:
                 "weights_id": backbone.weights_id,
                 "image_size": backbone.image_size,
                 "text_trained": backbone.text_trained,
+                # Cells of before there was a choice stay what they are.
+                **({} if self.precision == "fp32" else {"precision": self.precision}),
             },
             "trained": self.trained,
             "protocol": self.settings["protocol"],
@@ -95,11 +104,15 @@ class Method:
 
 
 class Jobs:
-    """Builds targets and methods of a plan; a backbone with the same settings is loaded once."""
+    """Builds targets and methods of a plan, each once; a backbone with the same settings is loaded once."""
 
     def __init__(self, plan: Plan, store: Store):
         self.plan, self.store = plan, store
         self._backbones: dict[str, Backbone] = {}
+        self._lowered: dict[int, Backbone] = {}
+        self._composed: dict[tuple[str, ...], dict[str, Any]] = {}
+        self._targets: dict[Choice, Target] = {}
+        self._methods: dict[tuple[Choice, Choice], Method] = {}
         own = [choice for choice in plan.methods if not choice.name.startswith(GUEST)]
         self._first = own[0] if own else Choice("guest", ("model=sowa_hfwa",))
 
@@ -113,15 +126,26 @@ class Jobs:
 
     def target(self, choice: Choice) -> Target:
         """Found, listed, cut to the plan's limit, shots drawn."""
+        if choice not in self._targets:
+            self._targets[choice] = self._target(choice)
+        return self._targets[choice]
+
+    def _target(self, choice: Choice) -> Target:
         data = self._settings(choice, self._first)["data"]
         places = self._places(choice)
         source = call(read_source, data["target"], what="data.target", **places)
         samples = spread(source.samples, self.plan.limit) if self.plan.limit else source.samples
-        drawn = check_shots(source, self.plan.shots, self.plan.seeds)
+        most = {k for method in self.plan.methods for k in self.plan.shots_for(method.name)}
+        drawn = check_shots(source, sorted(most), self.plan.seeds)
         return Target(choice.name, source, tuple(samples), drawn)
 
     def method(self, choice: Choice, data: Choice, target: Target) -> Method:
         """Built on its backbone; what does not fit is known now."""
+        if (choice, data) not in self._methods:
+            self._methods[choice, data] = self._method(choice, data)
+        return self._methods[choice, data]
+
+    def _method(self, choice: Choice, data: Choice) -> Method:
         if choice.name.startswith(GUEST):
             from sowa.integrations.anomalib_guest import guest_detector
 
@@ -131,7 +155,10 @@ class Jobs:
             return Method(choice.name, guest_detector(choice.name.removeprefix(GUEST), options), settings, "", None)
         settings = self._settings(data, choice)
         model = dict(settings["model"])
-        detector = build_detector(model.pop("name"), backbone=self._backbone(settings["backbone"]), **model).eval()
+        backbone = self._backbone(settings["backbone"])
+        detector = build_detector(model.pop("name"), backbone=backbone, **model).eval()
+        # One lowered tower for all detectors that share the original: they go on sharing its tokens.
+        detector = detector.on_backbone(self._at_precision(backbone))
         path, trained = None, ""
         if detector.trains == "auxiliary":
             path, trained = self._trained(choice, settings)
@@ -151,7 +178,11 @@ class Jobs:
     # ---- settings
 
     def _settings(self, data: Choice, method: Choice) -> dict[str, Any]:
-        return compose_job("train", self._words(data, method)).settings
+        """A copy of their own for each who asks: composing takes most of a second."""
+        words = tuple(self._words(data, method))
+        if words not in self._composed:
+            self._composed[words] = compose_job("train", list(words)).settings
+        return copy.deepcopy(self._composed[words])
 
     def _words(self, data: Choice, method: Choice) -> list[str]:
         return [
@@ -174,6 +205,11 @@ class Jobs:
             find_weights(options["name"], **{name: options[name] for name in PLACES if name in options})
             self._backbones[key] = call(build_backbone, options, what="backbone")
         return self._backbones[key]
+
+    def _at_precision(self, backbone: Backbone) -> Backbone:
+        if id(backbone) not in self._lowered:
+            self._lowered[id(backbone)] = one_pass(backbone.at_precision(self.plan.precision))
+        return self._lowered[id(backbone)]
 
     # ---- trained tensors
 

@@ -5,7 +5,7 @@ A method and a data set are each a name and the words that the training door wou
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,21 @@ GUEST = "anomalib:"
 EXPERIMENTS = resources.files("sowa") / "benchmark" / "experiments"
 ALIASES = {"sowa": "sowa_hfwa"}
 PROTOCOLS = ("standard", "paper")
-KEYS = ("backbone", "batch_size", "data", "limit", "methods", "protocol", "reference", "seeds", "shots", "title")
+PRECISIONS = ("fp32", "bf16", "fp16", "auto")
+KEYS = (
+    "backbone",
+    "batch_size",
+    "data",
+    "limit",
+    "methods",
+    "precision",
+    "protocol",
+    "reference",
+    "seeds",
+    "shots",
+    "shots_of",
+    "title",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +67,13 @@ class Plan:
     """Method -> trained tensors to be used in place of a training."""
     paths: tuple[str, ...] = ()
     """Words that say where data and weights lie; they decide no result."""
+    precision: str = "fp32"
+    """What towers compute in while they score (`sowa.backbones.precision`); trainings stay in float32."""
+    shots_of: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Method -> its own shots, in place of `shots`."""
+
+    def shots_for(self, method: str) -> tuple[int, ...]:
+        return self.shots_of.get(method, self.shots)
 
 
 def experiments() -> list[str]:
@@ -124,7 +145,11 @@ def plan_of(content: Mapping[str, Any], *, trained: Mapping[str, Path], paths: S
         reference=str(content.get("reference", methods[0].name)),
         trained=dict(trained),
         paths=tuple(paths),
+        precision=content.get("precision", "fp32"),
+        shots_of=_shots_of(content.get("shots_of"), methods),
     )
+    if plan.precision not in PRECISIONS:
+        raise UnknownNameError("precision", got=str(plan.precision), known=PRECISIONS)
     if plan.protocol not in PROTOCOLS:
         raise UnknownNameError("protocol", got=plan.protocol, known=PROTOCOLS)
     for value, what in ((plan.limit, "limit"), (plan.batch_size, "batch_size")):
@@ -148,6 +173,14 @@ def guest_options(choice: Choice) -> dict[str, Any]:
             raise ConfigError(f"{choice.name}: '{word}' is no option: write name=value, such as pre_trained=false")
         options[key] = yaml.safe_load(value)
     return options
+
+
+def _shots_of(given: Any, methods: Sequence[Choice]) -> dict[str, tuple[int, ...]]:
+    """Those of methods that are not asked for are left out: an experiment's methods may be overruled."""
+    if not isinstance(given or {}, Mapping):
+        raise ConfigError(f"shots_of {given!r}: give methods with their shots, such as {{padim: [1, 4]}}")
+    names = [method.name for method in methods]
+    return {name: _whole(shots, f"shots_of {name}") for name, shots in (given or {}).items() if name in names}
 
 
 def _methods(given: Any) -> tuple[Choice, ...]:

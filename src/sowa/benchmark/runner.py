@@ -5,20 +5,19 @@ tokens. A unit is claimed, its missing cells are computed, each is written; what
 """
 
 import time
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from sowa.benchmark.jobs import Jobs, Method, Target
+from sowa.benchmark.passes import Tapped, groups_of
 from sowa.benchmark.plan import Choice, Plan
-from sowa.benchmark.store import Lock, Store, key_of
+from sowa.benchmark.store import Lock, Store, key_of, read_cell
 from sowa.data.intake import intake_of
-from sowa.detectors.base import Detector
 from sowa.errors import ConfigError, DataError, NeedsSupportError, SowaError
 from sowa.training.evaluate import cells_of
 from sowa.training.record import machine_facts
@@ -33,7 +32,7 @@ from sowa.training.scoring import (
 )
 from sowa.types import Batch, Reference, Sample, Tokens
 
-__all__ = ["Outcome", "Progress", "nothing_left", "run_benchmark"]
+__all__ = ["Outcome", "Progress", "cells_found", "nothing_left", "run_benchmark"]
 
 EXACT_BYTES = 4e9
 """Maps that all methods and draws of a category may hold for exact pixel metrics; beyond, they are counted in bins."""
@@ -63,6 +62,10 @@ class _Seat:
     paths: dict[Cell, tuple[Any, str]]
     run: CategoryRun | None = None
     seconds: float = 0.0
+    decode: float = 0.0
+    tower: float = 0.0
+    metrics: float = 0.0
+    """Seconds beside those of learning and scoring; of work that several seats share, this one's part."""
     error: str | None = None
 
 
@@ -78,37 +81,6 @@ class _Unit:
         return f"{self.data.name}/{self.category}"
 
 
-class Tapped:
-    """One pass of a backbone for several detectors: each gets the levels of its own taps."""
-
-    def __init__(self, detectors: list[Detector]):
-        self.detectors = detectors
-        self.backbone = detectors[0].backbone
-        self.shared = all(type(one).encode is Detector.encode for one in detectors)
-        self.taps = tuple(sorted({tap for one in detectors for tap in one.taps})) if self.shared else ()
-
-    def encode(self, images_B3HW: Tensor) -> Tokens:
-        if not self.shared:
-            return self.detectors[0].encode(images_B3HW)
-        return self.backbone.encode_image(images_B3HW, self.taps)
-
-    def own(self, tokens: Tokens, detector: Detector) -> Tokens:
-        """The part of the shared tokens that `detector.encode` would have given."""
-        if not self.shared:
-            return tokens
-        return tokens.pick([self.taps.index(tap) for tap in detector.taps])
-
-
-def groups_of(detectors: list[Detector]) -> list[Tapped]:
-    """Detectors that can share tokens together: those that read taps of one backbone, and those that encode in a way of
-    their own but alike."""
-    together: dict[Hashable, list[Detector]] = {}
-    for detector in detectors:
-        own_way = type(detector).encode is not Detector.encode
-        together.setdefault(detector.encoding() if own_way else id(detector.backbone), []).append(detector)
-    return [Tapped(members) for members in together.values()]
-
-
 def run_benchmark(
     plan: Plan,
     store: Store,
@@ -117,16 +89,17 @@ def run_benchmark(
     shard: tuple[int, int] = (0, 1),
     wait: bool = True,
     progress: Progress | None = None,
+    jobs: Jobs | None = None,
 ) -> Outcome:
     """Compute what is missing of the plan's cells in the store's folder.
 
     shard: (i, n) takes every n-th category, counted through all data sets, from the i-th on (the first is 0).
     wait: until the categories that others work on are done; False leaves those to them.
+    jobs: those of this plan and store from an earlier call, whose towers need not be loaded again.
     Wrong names, missing weights and unreadable data sets raise before anything is computed. A cell that fails later is
     named in the outcome.
     """
-    outcome = Outcome()
-    jobs = Jobs(plan, store)
+    outcome, jobs = Outcome(), jobs or Jobs(plan, store)
     jobs.check_guests()
     units = list(_units(plan, jobs, store, outcome, shard))
     todo = sum(len(unit.target.test(unit.category)) for unit in units)
@@ -163,7 +136,7 @@ def run_benchmark(
 
 def _units(plan: Plan, jobs: Jobs, store: Store, outcome: Outcome, shard: tuple[int, int]) -> list[_Unit]:
     """Everything that is asked for and not there, category by category; settings are checked on the way."""
-    draws, units, number = cells_of(plan.shots, plan.seeds), [], count()
+    units, number = [], count()
     for data in plan.data:
         target = jobs.target(data)
         methods = [(choice, jobs.method(choice, data, target)) for choice in plan.methods]
@@ -174,7 +147,7 @@ def _units(plan: Plan, jobs: Jobs, store: Store, outcome: Outcome, shard: tuple[
             seats = []
             for choice, method in methods:
                 paths = {}
-                for cell in draws:
+                for cell in cells_of(plan.shots_for(choice.name), plan.seeds):
                     path, key = _place(store, method, data, target, category, listing, cell)
                     if store.has(path, key):
                         outcome.found += 1
@@ -185,6 +158,22 @@ def _units(plan: Plan, jobs: Jobs, store: Store, outcome: Outcome, shard: tuple[
             if seats:
                 units.append(_Unit(target, data, category, seats))
     return units
+
+
+def cells_found(jobs: Jobs) -> list[dict[str, Any]]:
+    """The cells of the jobs' very plan that are there: the folder may hold others, of other settings."""
+    plan, store, found = jobs.plan, jobs.store, []
+    for data in plan.data:
+        target = jobs.target(data)
+        methods = [(choice, jobs.method(choice, data, target)) for choice in plan.methods]
+        for category in target.categories():
+            listing = target.listing(category)
+            for choice, method in methods:
+                for cell in cells_of(plan.shots_for(choice.name), plan.seeds):
+                    path, key = _place(store, method, data, target, category, listing, cell)
+                    if store.has(path, key):
+                        found.append(read_cell(path))
+    return found
 
 
 def _place(
@@ -237,11 +226,16 @@ def _fill(
         _learn(plan, unit, group, members, masks, intake, fit, outcome)
     sizes = sorted({group.backbone.image_size for group in groups})
     for number, size in enumerate(sizes):
-        seen = 0
+        of_size = [group for group in groups if group.backbone.image_size == size]
+        seated = [seat for seat in alive if any(seat.method.detector in group.detectors for group in of_size)]
+        seen, began = 0, time.perf_counter()
         for batch in image_loader(test, size, masks, plan.protocol, intake, plan.batch_size, workers, "raise"):
-            for group in (group for group in groups if group.backbone.image_size == size):
+            for seat in seated:
+                seat.decode += (time.perf_counter() - began) / len(seated)
+            for group in of_size:
                 _score(group, alive, batch)
             lock.touch()
+            began = time.perf_counter()
             seen += len(batch.names)
             tell((number * len(test) + seen) // len(sizes))
     for seat in unit.seats:
@@ -265,10 +259,13 @@ def _learn(
         for cell in seat.paths
         for sample in _shots(unit.target, unit.category, cell)
     }
-    device = device_of(seats[0].method.detector)
+    device, began = device_of(seats[0].method.detector), time.perf_counter()
     tokens = encode_support(group.encode, needed.values(), group.backbone.image_size, plan.batch_size, intake, device)
+    tower = (time.perf_counter() - began) / len(seats)
+    owed = sum(len(seat.paths) for seat in unit.seats)
     for seat in seats:
         detector, references = seat.method.detector, {}
+        seat.tower += tower
         own = {name: group.own(one, detector) for name, one in tokens.items()}
         began = time.perf_counter()
         with _guarded(seat):
@@ -278,9 +275,16 @@ def _learn(
                 except NeedsSupportError as error:
                     outcome.skipped.append(f"{seat.method.name} {unit.name} k={cell.k}: {error}")
                     del seat.paths[cell]
-            share = EXACT_BYTES / len(unit.seats)
+            share = EXACT_BYTES * len(references) / max(owed, 1)
             seat.run = CategoryRun(
-                detector, unit.data.name, unit.category, references, plan.protocol, masks, fit, share
+                detector if masks != "none" else detector.without_maps(),
+                unit.data.name,
+                unit.category,
+                references,
+                plan.protocol,
+                masks,
+                fit,
+                share,
             )
         seat.seconds += time.perf_counter() - began
 
@@ -299,8 +303,11 @@ def _score(group: Tapped, seats: list[_Seat], batch: Batch) -> None:
     if not wanted or not batch.names:
         return
     with torch.inference_mode():
+        began = time.perf_counter()
         tokens = group.encode(batch.images.to(device_of(wanted[0].method.detector)))
+        tower = (time.perf_counter() - began) / len(wanted)
         for seat in wanted:
+            seat.tower += tower
             began = time.perf_counter()
             with _guarded(seat):
                 seat.run.update(batch, group.own(tokens, seat.method.detector))
@@ -310,7 +317,9 @@ def _score(group: Tapped, seats: list[_Seat], batch: Batch) -> None:
 def _write(plan: Plan, unit: _Unit, seat: _Seat, store: Store, outcome: Outcome, samples: dict[str, Sample]) -> None:
     if seat.error is None and seat.run is not None:
         with _guarded(seat):
+            began = time.perf_counter()
             rows, scores = seat.run.finish(samples)
+            seat.metrics = time.perf_counter() - began
             by_draw = {Cell(row["k"], row["seed"]): row for row in rows}
             for cell, (path, key) in seat.paths.items():
                 mine = [one for one in scores if (one["k"], one["seed"]) == (cell.k, cell.seed)]
@@ -346,10 +355,17 @@ def _record(
         "metrics": {name: value for name, value in row.items() if name.startswith(("image_", "pixel_"))},
         **({"metrics_error": row["metrics_error"]} if "metrics_error" in row else {}),
         "seconds": seat.seconds / max(len(seat.run.references), 1),
+        "spent": _spent(seat),
         "scores": [{name: one[name] for name in ("image", "label", "defect", "score")} for one in scores],
         "support": _support(seat, cell),
         "machine": machine_facts(),
     }
+
+
+def _spent(seat: _Seat) -> dict[str, float]:
+    """Seconds of this cell: the seat's, in equal parts."""
+    spent = {"decode": seat.decode, "tower": seat.tower, "score": seat.seconds, "metrics": seat.metrics}
+    return {name: round(value / max(len(seat.run.references), 1), 4) for name, value in spent.items()}
 
 
 def _support(seat: _Seat, cell: Cell) -> dict[str, Any]:

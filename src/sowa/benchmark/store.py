@@ -114,6 +114,13 @@ class Lock:
         return False
 
     def _abandoned(self) -> bool:
+        """Not touched for long, or by a process of this machine that is no more."""
+        try:
+            host, pid, _ = self.path.read_text(encoding="utf-8").rsplit("-", 2)
+            if host == socket.gethostname() and not _alive(int(pid)):
+                return True
+        except (OSError, ValueError):  # just given back, or not written yet
+            pass
         try:
             return time.time() - self.path.stat().st_mtime > self.stale
         except OSError:
@@ -130,6 +137,16 @@ class Lock:
         with suppress(OSError):
             if self.path.read_text(encoding="utf-8") == self.me:
                 self.path.unlink()
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
 
 
 def read_cell(path: Path) -> dict[str, Any]:

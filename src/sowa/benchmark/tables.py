@@ -140,7 +140,9 @@ def about(cells: Cells, method: str, k: int) -> tuple[str, ...]:
     if own.get("scores_are") == "transductive":
         league += ", transductive"
     text = " (text random)" if "random" in str(own["backbone"].get("weights_id", "")) else ""
-    return method, league, f"{own['backbone']['name']}{text}", str(own["backbone"]["image_size"])
+    lowered = own["backbone"].get("precision", "fp32")
+    precision = "" if lowered == "fp32" else f" {lowered}"
+    return method, league, f"{own['backbone']['name']}{precision}{text}", str(own["backbone"]["image_size"])
 
 
 def _notes_of(protocol: str, rows: Sequence[Any]) -> str:

@@ -62,8 +62,16 @@ class Detector(nn.Module, ABC):
     def at_precision(self, precision: str) -> "Detector":
         """The detector whose backbone computes in `auto`, `fp32`, `bf16` or `fp16`; the same object where that changes
         nothing. Trained tensors are shared, references of one serve the other. For scoring, not for training."""
-        backbone = self.backbone.at_precision(precision)
+        return self.on_backbone(self.backbone.at_precision(precision))
+
+    def on_backbone(self, backbone: "Backbone") -> "Detector":
+        """The detector on another form of its own backbone, as `Backbone.at_precision` gives it; the same object if it
+        is the one it has."""
         return self if backbone is self.backbone else self._on(backbone)
+
+    def without_maps(self) -> "Detector":
+        """For whoever wants image scores alone: the same scores, `score_map` None where that spares work."""
+        return self
 
     def _on(self, backbone: "Backbone") -> "Detector":
         twin = copy.copy(self)

@@ -52,7 +52,13 @@ class Spade(Detector):
             raise ConfigError(f"retrieved={retrieved} is not usable: give a whole number of at least 1")
         self.backbone, self.taps = backbone, quarter_taps(backbone, taps, slice(0, 3))
         self.retrieved, self.image_score, self.sigma = retrieved, image_score, sigma
-        self.published_gallery = published_gallery
+        self.published_gallery, self.mapless = published_gallery, False
+
+    def without_maps(self) -> "Spade":
+        """Pooled vectors alone; the score `max_map` needs the map."""
+        twin = self._on(self.backbone)
+        twin.__dict__["mapless"] = self.image_score == "pooled"
+        return twin
 
     @torch.no_grad()
     def fit_tokens(self, category: str, tokens: Tokens | None) -> Reference:
@@ -75,6 +81,8 @@ class Spade(Detector):
         """
         pooled_BK = pooled_distance(tokens.cls, reference["pooled"])
         distance_Bn, shots_Bn = self.retrieve(pooled_BK)
+        if self.mapless:
+            return Prediction(score=distance_Bn.mean(dim=1), score_map=None, parts={})
         size = (self.backbone.image_size, self.backbone.image_size)
         levels = torch.cat(
             [
