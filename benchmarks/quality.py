@@ -21,7 +21,7 @@ import numpy as np
 from quality_cost import cost
 from quality_page import write_page
 from quality_run import Work, fill
-from quality_trust import MOST, contact_sheets
+from quality_trust import FIRST, MOST, contact_sheets
 
 from sowa.benchmark.jobs import Jobs
 from sowa.benchmark.plan import Plan, load_experiment, plan_of
@@ -71,8 +71,12 @@ def plans(
     if shots:
         content |= {"shots": list(shots), "shots_of": {}}
     groups = [*TOGETHER, *((name,) for name in chosen if not any(name in group for group in TOGETHER))]
-    parts = [{name: chosen[name] for name in group if name in chosen} for group in groups]
-    return [plan_of(content | {"methods": some}, trained={}) for some in parts if some]
+    data = {name: words for name, words in content["data"].items() if name != FIRST}
+    return [
+        plan_of(content | {"methods": some, "data": content["data"] if "sowa_plus" in some else data}, trained={})
+        for group in groups
+        if (some := {name: chosen[name] for name in group if name in chosen})
+    ]
 
 
 def _development(word: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from quality_cost import QUIET
+from quality_trust import FIRST
 
 from sowa.benchmark.statistics import compare
 from sowa.data.drawn import CATEGORIES
@@ -67,7 +68,10 @@ def sets_of(cells: Cells) -> dict[str, list[str]]:
     drawn = [name.rpartition("/")[2] for name in drawn]
     textures = [name for name in drawn if CATEGORIES[name].kind == "texture"]
     sets = {"ELPV mono": ["mono"], "ELPV poly": ["poly"], "drawn textures": textures}
-    return sets | {"drawn objects": [name for name in drawn if name not in textures], "drawn, all": drawn}
+    sets |= {"drawn objects": [name for name in drawn if name not in textures], "drawn, all": drawn}
+    if any(cell["dataset"] == FIRST for cell in cells):
+        sets |= {f"ELPV {kind}, first list": [f"{kind}, first list"] for kind in ("mono", "poly")}
+    return sets
 
 
 def select(cells: Cells, method: str, k: int, categories: Sequence[str]) -> dict[tuple[str, int], Mapping[str, Any]]:
@@ -95,10 +99,7 @@ def mean_sd(chosen: Mapping[tuple[str, int], Mapping[str, Any]], metric: str) ->
 def write_page(cells: Cells, trust: Mapping[str, Any], about: Mapping[str, Any], page: Path) -> None:
     """README.md, quality.json and cells.csv below `page`."""
     page.mkdir(parents=True, exist_ok=True)
-    cells = [
-        cell | {"category": cell["category"] if "/" in cell["category"] else f"{cell['dataset']}/{cell['category']}"}
-        for cell in cells
-    ]
+    cells = [cell | {"category": _named(cell)} for cell in cells]
     sets = sets_of(cells)
     lines = [f"# Quality on the {about['part']} images", "", _head(about), ""]
     lines += _warnings(cells, about)
@@ -115,6 +116,11 @@ def write_page(cells: Cells, trust: Mapping[str, Any], about: Mapping[str, Any],
     (page / "README.md").write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
     write_json(page / "quality.json", {"about": dict(about), "rows": _rows(cells, sets), "trust": dict(trust)})
     _csv(cells, page / "cells.csv")
+
+
+def _named(cell: Mapping[str, Any]) -> str:
+    name = cell["category"] if "/" in cell["category"] else f"{cell['dataset']}/{cell['category']}"
+    return f"{name}, first list" if cell["dataset"] == FIRST else name
 
 
 def _head(about: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from quality_trust import MOST, category_trust, trust_key
+from quality_trust import FIRST, MOST, category_trust, trust_key
 
 from sowa.benchmark.jobs import Jobs
 from sowa.benchmark.plan import Plan
@@ -76,6 +76,8 @@ def _pass(work: Work, all_jobs: Sequence[Jobs], *, wait: bool) -> tuple[list[str
 def _trust(work: Work, jobs: Jobs, wait: bool) -> dict[str, dict[str, Any]]:
     plan, store, found = jobs.plan, jobs.store, {}
     for choice in plan.data:
+        if choice.name == FIRST:
+            continue
         target = jobs.target(choice)
         method = jobs.method(plan.methods[0], choice, target)
         for category in target.categories():

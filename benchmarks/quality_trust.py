@@ -25,6 +25,8 @@ from sowa.types import Reference, Sample, Support, Tokens
 
 __all__ = ["DISTURBED", "MOST", "category_trust", "contact_sheets", "images_of", "trust_key"]
 
+FIRST = "elpv_first"
+"""The data set of the first round's lists, which SOWA Plus alone is scored on, with nothing beside."""
 MOST = 6
 """Images of each category and label that are disturbed."""
 SHOTS, CONTAMINATED = 4, 8
@@ -182,6 +184,8 @@ def contact_sheets(jobs: Jobs, cells: Sequence[Mapping[str, Any]], page: Path) -
     """Of the plan's first method, `DATASET-CATEGORY.jpg` below `page`: category -> name of the file."""
     plan, files = jobs.plan, {}
     for choice in plan.data:
+        if choice.name == FIRST:
+            continue
         target = jobs.target(choice)
         detector = jobs.method(plan.methods[0], choice, target).detector
         own = {
