@@ -14,7 +14,7 @@ def tables(folder) -> dict[str, str]:
     cells, damaged = Store(folder).cells()
     assert not damaged and not list((folder / "locks").iterdir())
     for cell in cells:
-        cell.pop("seconds")
+        del cell["seconds"], cell["spent"]
     paths = write_tables(cells, folder / "tables")
     texts = {path.name: path.read_text() for path in paths if path.suffix in (".md", ".csv", ".tex")}
     assert texts
