@@ -29,6 +29,9 @@ ANY_DEFECTIVE, ANY_ERROR, INTERRUPTED = 1, 3, 130
 Overlays = Annotated[str, typer.Option(help="Heat over the picture as PNG: none, defective or all.")]
 Heatmaps = Annotated[str, typer.Option(help="Heat as numbers: none, png (16 bit, 10000 is the limit) or npy.")]
 Batch = Annotated[int, typer.Option(min=1, help="Pictures at once.")]
+Graph = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Score by this graph of `sowa export --reference input`.")
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the results in the folder.")]
 
 
@@ -58,6 +61,7 @@ def predict(
     batch_size: Batch = 8,
     overwrite: Overwrite = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was killed.")] = False,
+    graph: Graph = None,
     weights: Weights = None,
     cache_dir: CacheDir = None,
     offline: Offline = False,
@@ -74,7 +78,7 @@ def predict(
     drawings = Drawings(overlays, heatmaps)  # type: ignore[arg-type]  # checked by itself
     stop = threading.Event()
     items = _items(sources, watch, idle, every, out, stop)
-    detector = Predictor.load(artifact, weights=weights, cache_dir=cache_dir, offline=offline)
+    detector = Predictor.load(artifact, weights=weights, cache_dir=cache_dir, offline=offline, graph=graph)
     detector = detector if threshold is None else detector.with_threshold(threshold)
     size = 1 if watch else batch_size
     if out is None:
@@ -228,7 +232,7 @@ def lasting(context: typer.Context, name: str) -> list[str]:
         values = [str(one) for one in (value if isinstance(value, list | tuple) else [value])]
         if param.param_type_name == "argument":
             words += [Path(one).name or one for one in values]
-        elif param.name not in ("out", "cache_dir", "weights", "watch"):
+        elif param.name not in ("out", "cache_dir", "weights", "watch", "graph"):
             for one in values:
                 words += [param.opts[0]] if value is True else [param.opts[0], one]
         elif param.name == "watch":

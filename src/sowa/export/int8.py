@@ -8,8 +8,9 @@ too: it is cheap, and on real pictures more than half of what eight bits changed
 import io
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +29,15 @@ SILENT = "NNCF_CI"
 TALKERS = ("nncf", "torch.utils.cpp_extension")
 
 
-def quantized(model: ModelProto, views_N3SS: Sequence[NDArray[np.uint8]], *, transformer: bool) -> ModelProto:
-    """A model whose tower calculates in int8 on scales seen over the views; `model` with the exporter's notes."""
+def quantized(
+    model: ModelProto,
+    views_N3SS: Sequence[NDArray[np.uint8]],
+    *,
+    transformer: bool,
+    reference: Mapping[str, NDArray[Any]] | None = None,
+) -> ModelProto:
+    """A model whose tower calculates in int8 on scales seen over the views; `model` with the exporter's notes.
+    reference: what else it takes beside pictures."""
     plain, tower = _folded(without_notes(model)), tower_nodes(model)
     if not tower:
         raise ConfigError("nothing was written: the network of this export was not recognised; leave out --int8")
@@ -40,7 +48,7 @@ def quantized(model: ModelProto, views_N3SS: Sequence[NDArray[np.uint8]], *, tra
         try:
             found = nncf.quantize(
                 plain,
-                nncf.Dataset([view[None] for view in views_N3SS], lambda view: {IMAGES: view}),
+                nncf.Dataset([view[None] for view in views_N3SS], lambda view: {IMAGES: view, **(reference or {})}),
                 subset_size=len(views_N3SS),
                 model_type=nncf.ModelType.TRANSFORMER if transformer else None,
                 ignored_scope=nncf.IgnoredScope(names=exact, validate=False),
