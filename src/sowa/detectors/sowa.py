@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from sowa.backbones.base import Backbone
 from sowa.backbones.precision import DTYPES
 from sowa.detectors.base import Detector
+from sowa.detectors.sowa_losses import LevelLosses
 from sowa.errors import ConfigError, UnknownNameError
 from sowa.nn.adapter import FrozenWeights, LinearAdapter, WindowAdapter
 from sowa.nn.bank import leave_one_out_distance, nearest_distance, unit
 from sowa.nn.ensemble import text_share
 from sowa.nn.losses import image_cross_entropy
-from sowa.nn.map_losses import map_losses
 from sowa.nn.maps import gaussian_smooth, to_grid, top_mean, upsample
 from sowa.nn.prompts import LearntPrompts, pool_states, prompt_sentences
 from sowa.nn.search import approximate_or_none
@@ -101,7 +101,7 @@ class Sowa(Detector):
         _check(adapter, protocol, categories, normal_templates, abnormal_templates, temperature, pixel_temperature)
         self.backbone = backbone
         self.taps = tuple(taps) if taps is not None else tuple(backbone.default_taps)
-        self.search = approximate_or_none(search)
+        self.search, self.level_losses = approximate_or_none(search), LevelLosses()
         self.protocol, self.categories = protocol, tuple(categories)
         self.temperature, self.pixel_temperature, self.sigma = temperature, pixel_temperature, sigma
         share = text_share(text_weight, trained=backbone.text_trained)
@@ -196,12 +196,13 @@ class Sowa(Detector):
 
     def adapt(self, tokens: Tokens) -> list[Tensor]:
         """Adapted tokens [B, L, D] of every level, not yet projected."""
+        return [self.adapt_level(level, level_BLD) for level, level_BLD in enumerate(tokens.levels)]
+
+    def adapt_level(self, level: int, level_BLD: Tensor) -> Tensor:
+        """`adapt` of one level."""
         adapters = self.adapters if self.halves is None else self.halves
-        adapters = [adapters[0]] * len(self.taps) if len(adapters) == 1 else adapters
-        return [
-            adapter(level_BLD, FrozenWeights(*self.backbone.block_attention(tap)[:3]))
-            for adapter, level_BLD, tap in zip(adapters, tokens.levels, self.taps, strict=True)
-        ]
+        adapter = adapters[0 if len(adapters) == 1 else level]
+        return adapter(level_BLD, FrozenWeights(*self.backbone.block_attention(self.taps[level])[:3]))
 
     def text_map(self, logits_BVShw: Tensor) -> Tensor:
         """[B, H, W] abnormal probability summed over levels, smoothed.
@@ -361,13 +362,12 @@ class Sowa(Detector):
 
     def token_losses(self, tokens: Tokens, prototypes_BSE: Tensor, labels: Tensor, masks: Tensor) -> dict[str, Tensor]:
         """`losses` on encoded tokens; `prototypes_BSE` [B, S, E], labels [B], masks [B, H, W] in {0, 1}."""
-        logits = self.pixel_logits(tokens, prototypes_BSE)
-        focal_V, dice_V = map_losses(logits[:, :, ABNORMAL] - logits[:, :, NORMAL], masks)
+        focal, dice = self.level_losses(self, tokens, prototypes_BSE, masks)
         image = self.image_logits(tokens, prototypes_BSE)
         return {
             "cross_entropy": image_cross_entropy(image, labels, on_probabilities=self.protocol == "paper"),
-            "focal": focal_V.sum(),
-            "dice": dice_V.sum(),
+            "focal": focal,
+            "dice": dice,
         }
 
 
