@@ -2,10 +2,11 @@
 
 import json
 import signal
+import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -78,6 +79,7 @@ def predict(
     drawings = Drawings(overlays, heatmaps)  # type: ignore[arg-type]  # checked by itself
     stop = threading.Event()
     items = _items(sources, watch, idle, every, out, stop)
+    total = None if watch is not None or out is None else _expected(sources or (), out)
     detector = Predictor.load(artifact, weights=weights, cache_dir=cache_dir, offline=offline, graph=graph)
     detector = detector if threshold is None else detector.with_threshold(threshold)
     size = 1 if watch else batch_size
@@ -87,7 +89,8 @@ def predict(
     else:
         with interrupted_kindly(out, "--resume goes on with them"), stopping_kindly(stop, watch is not None):
             command = lasting(context, "predict")
-            counts = _write_rows(detector, items, size, out, drawings, overwrite, resume, command, watch is not None)
+            aloud = watch is not None
+            counts = _write_rows(detector, items, size, out, drawings, overwrite, resume, command, aloud, total)
     tell(tally_line(counts))
     if not exit_code:
         raise typer.Exit(0)
@@ -148,6 +151,7 @@ def _write_rows(
     resume: bool,
     command: list[str],
     aloud: bool,
+    total: int | None,
 ) -> Counter[str]:
     from sowa.predictor.judging import about_run, judged
     from sowa.predictor.outputs import ResultFolder, now
@@ -164,11 +168,31 @@ def _write_rows(
             else:
                 done = sum(folder.counts.values())
                 rate = (done - before) / max(1e-9, time.monotonic() - began)
-                show(f"{tally_line(folder.counts)}, {rate:.1f} a second")
+                show(f"{tally_line(folder.counts)}, {rate:.1f} a second{_left(total, done, rate)}")
         show("")
         folder.finish({**about, "ended": now()})
     say(f"wrote {out}")
     return folder.counts
+
+
+def _expected(sources: Sequence[str], out: Path) -> int | None:
+    """How many pictures there are, where somebody looks at the progress; None: not known."""
+    if not sys.stderr.isatty():
+        return None
+    from sowa.predictor.sources import expected
+
+    return expected(sources, skip=out)
+
+
+def _left(total: int | None, done: int, rate: float) -> str:
+    """ ", 12 min left"; nothing where it is not known."""
+    if total is None or done >= total:
+        return ""
+    seconds = (total - done) / max(rate, 1e-9)
+    for length, unit in ((86_400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * length:
+            return f", {seconds / length:.0f} {unit} left"
+    return f", {seconds:.0f} s left"
 
 
 def _begin(folder: "ResultFolder", detector: "Predictor", about: Mapping[str, Any]) -> None:

@@ -13,9 +13,11 @@ from sowa.backbones.base import Backbone
 from sowa.backbones.precision import DTYPES
 from sowa.detectors.base import Detector
 from sowa.detectors.sowa_losses import LevelLosses
+from sowa.detectors.sowa_options import check_options, check_texts
 from sowa.errors import ConfigError, UnknownNameError
 from sowa.nn.adapter import FrozenWeights, LinearAdapter, WindowAdapter
 from sowa.nn.bank import leave_one_out_distance, nearest_distance, unit
+from sowa.nn.coreset import thinned
 from sowa.nn.ensemble import text_share
 from sowa.nn.losses import image_cross_entropy
 from sowa.nn.maps import gaussian_smooth, to_grid, top_mean, upsample
@@ -25,8 +27,6 @@ from sowa.types import ABNORMAL, NORMAL, Batch, Prediction, Reference, Tokens
 
 __all__ = ["Sowa"]
 
-ADAPTERS = ("window", "linear")
-PROTOCOLS = ("standard", "paper")
 ANY_CATEGORY = "object"
 
 TOP_FRACTION = 0.01
@@ -84,6 +84,7 @@ class Sowa(Detector):
         text_weight: float | Literal["auto"] = "auto",
         protocol: str = "standard",
         search: Literal["exact", "approximate"] = "exact",
+        coreset: float | None = None,
         seed: int = 0,
     ):
         """A detector with untrained adapters and prompts.
@@ -93,15 +94,16 @@ class Sowa(Detector):
         `auto` = 1 in the paper protocol and the image's in the standard one; `sigma`: smoothing of the text map in
         pixels; `text_weight`: share 0..1 of the text branch once there are shots (the paper's is 0.5), `auto` = 0.5 on
         a trained text tower and 0 on a random one; `search`: of the memory bank, `approximate` (needs faiss) is for
-        banks of thousands of images; `seed`: initial values.
+        banks of thousands of images; `coreset`: share of the bank that is kept, None keeps all; `seed`: initial values.
         """
         super().__init__()
         if pixel_temperature == "auto":
             pixel_temperature = 1.0 if protocol == "paper" else temperature
-        _check(adapter, protocol, categories, normal_templates, abnormal_templates, temperature, pixel_temperature)
+        check_options(adapter, protocol, temperature, pixel_temperature, coreset)
+        check_texts(categories=categories, normal_templates=normal_templates, abnormal_templates=abnormal_templates)
         self.backbone = backbone
         self.taps = tuple(taps) if taps is not None else tuple(backbone.default_taps)
-        self.search, self.level_losses = approximate_or_none(search), LevelLosses()
+        self.search, self.level_losses, self.coreset = approximate_or_none(search), LevelLosses(), coreset
         self.protocol, self.categories = protocol, tuple(categories)
         self.temperature, self.pixel_temperature, self.sigma = temperature, pixel_temperature, sigma
         share = text_share(text_weight, trained=backbone.text_trained)
@@ -231,7 +233,8 @@ class Sowa(Detector):
             return reference
         text = self._text(tokens, reference["prototypes"])
         peaks_K, memory_KHW, bank = self._left_out(self._rows(tokens), tokens.grid)
-        reference |= {"bank": bank, "support_peak": peaks_K.mean()}
+        kept = bank if self.coreset is None else torch.stack([thinned(level, self.coreset) for level in bank])
+        reference |= {"bank": kept, "support_peak": peaks_K.mean()}
         reference["support_scores"] = self._fused_score(text.score_B, peaks_K, reference["support_peak"])
         reference["support_level"] = top_mean(self._fused_map(text.map_BHW, memory_KHW), TOP_FRACTION).mean()
         return reference
@@ -242,6 +245,8 @@ class Sowa(Detector):
         share, `support_level` joins that of the earlier shots with that of the new ones."""
         if "bank" not in reference:
             return self.fit_tokens(category, tokens)
+        if self.coreset is not None:
+            raise ConfigError("sowa with a coreset cannot add to what it learnt: fit again with all normal images")
         old_VKLE = reference["bank"].unflatten(1, (-1, tokens.grid[0] * tokens.grid[1]))
         old = old_VKLE.shape[1]
         text = self._text(tokens, reference["prototypes"])
@@ -369,28 +374,3 @@ class Sowa(Detector):
             "focal": focal,
             "dice": dice,
         }
-
-
-def _check(
-    adapter: str,
-    protocol: str,
-    categories: Sequence[str],
-    normal: Sequence[str],
-    abnormal: Sequence[str],
-    temperature: float,
-    pixel_temperature: float,
-) -> None:
-    if adapter not in ADAPTERS:
-        raise UnknownNameError("adapter", got=adapter, known=ADAPTERS)
-    if protocol not in PROTOCOLS:
-        raise UnknownNameError("protocol", got=protocol, known=PROTOCOLS)
-    for name, values in (("categories", categories), ("normal_templates", normal), ("abnormal_templates", abnormal)):
-        if isinstance(values, str) or not len(values):
-            raise ConfigError(f"{name}={values!r} is not usable: give a list with at least one entry")
-    for name, templates in (("normal_templates", normal), ("abnormal_templates", abnormal)):
-        if not all("{}" in template for template in templates):
-            raise ConfigError(
-                f"{name}={list(templates)} is not usable: each template needs {{}} where the category goes"
-            )
-    if not (temperature > 0 and pixel_temperature > 0):
-        raise ConfigError(f"temperature={temperature}, pixel_temperature={pixel_temperature}: both must be above 0")

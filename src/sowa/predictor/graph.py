@@ -22,6 +22,7 @@ from sowa.errors import ArtifactError, ConfigError, DataError
 from sowa.predictor.content import Content
 from sowa.predictor.exported import ExportedDetector
 from sowa.predictor.file import Stored, read_file
+from sowa.predictor.making import defaults
 from sowa.predictor.sessions import MAP, REFERENCE, SCORE, Session, open_session
 from sowa.types import Prediction, Reference, Tokens
 
@@ -68,9 +69,9 @@ class GraphDetector(ExportedDetector):
 def served(content: Content, trained: Mapping[str, Tensor]) -> dict[str, Any]:
     """What a file and a graph must share."""
     recipe = content.recipe
-    return {
+    about = {
         "method": recipe.model,
-        "options": dict(detector_class(recipe.model).former_defaults) | dict(recipe.options),
+        "options": defaults(recipe.model) | dict(detector_class(recipe.model).former_defaults) | dict(recipe.options),
         "trained tensors": digest(trained),
         "backbone": recipe.backbone,
         "options of the backbone": dict(recipe.backbone_options),
@@ -79,6 +80,7 @@ def served(content: Content, trained: Mapping[str, Tensor]) -> dict[str, Any]:
         "size": content.view.size,
         "entries of the reference": sorted(content.reference),
     }
+    return json.loads(json.dumps(about))  # as they come back from a file
 
 
 def graph_meta(serves: Mapping[str, Any], inputs: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, str]:
