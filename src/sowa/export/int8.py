@@ -26,6 +26,9 @@ __all__ = ["quantized"]
 
 SILENT = "NNCF_CI"
 """Its library reports its use to its makers unless this is set when it is first loaded; nothing here calls home."""
+SMOOTH = 0.5
+"""How much of the unevenness of activations is moved into the weights of a transformer, in equal shares; NNCF's own
+0.95 moves nearly all of it, which cost three times as much of the scores' order (docs/EXPORT.md)."""
 TALKERS = ("nncf", "torch.utils.cpp_extension")
 
 
@@ -52,11 +55,17 @@ def quantized(
                 subset_size=len(views_N3SS),
                 model_type=nncf.ModelType.TRANSFORMER if transformer else None,
                 ignored_scope=nncf.IgnoredScope(names=exact, validate=False),
+                advanced_parameters=_smoothed(nncf) if transformer else None,
             )
         except Exception as error:  # of any of the classes of three libraries
             reason = " ".join(str(error).split())[:160]
             raise ConfigError(f"nothing was written: int8 is not possible here ({reason})") from None
     return without_notes(found)
+
+
+def _smoothed(nncf: Any) -> Any:
+    alphas = nncf.AdvancedSmoothQuantParameters(matmul=SMOOTH)
+    return nncf.AdvancedQuantizationParameters(smooth_quant_alphas=alphas)
 
 
 def _folded(model: ModelProto) -> ModelProto:
