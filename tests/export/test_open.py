@@ -162,3 +162,24 @@ def test_large_banks_are_searched_a_few_pictures_at_a_time(small_detectors, tmp_
 def test_wrong_words(small_detectors, tmp_path):
     with pytest.raises(UnknownNameError, match="choose one of baked, input"):
         export(small_detectors("sowa_plus"), tmp_path / "x.onnx", to="onnx", reference="apart")
+
+
+@pytest.mark.slow
+def test_int8_with_a_reference_as_input(small_detectors, tmp_path):
+    """Its results have an identity of their own, for every product."""
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("nncf")
+    exact, graph = small_detectors("patchcore"), tmp_path / "core.onnx"
+    good = parts(6, first=40)
+    report = export(exact, graph, to="onnx", int8=True, reference="input", good=good, drift_allowed=0.2)
+    assert report.precision == "int8" and report.drift.good == 6
+    ids = set()
+    for k in (2, 4):
+        made = fitted("patchcore", k, first=20)
+        made.save(tmp_path / "core.sowa")
+        served = Predictor.load(tmp_path / "core.sowa", graph=graph)
+        found, wanted = (one.predict(part(61, defect=True)).score for one in (served, made))
+        assert found != wanted and found == pytest.approx(wanted, rel=0.1)
+        ids |= {served.id, made.id}
+        assert served.with_threshold(1.0).id != made.with_threshold(1.0).id
+    assert len(ids) == 4

@@ -79,3 +79,21 @@ def test_what_a_part_keeps_is_gone_before_the_next(monkeypatch):
     weight = nn.Parameter(torch.ones(4))
     sum_by_part(parts, [weight]).sum().backward()
     assert len(kept) == 3 and weight.grad is not None
+
+
+def test_halves_are_those_of_an_ordinary_step():
+    """Forward under autocast, backward outside of it: the same bits as all at once."""
+    layers, images, source = drawn()
+    layers.float()
+    images, source = images.float(), source.detach().float().requires_grad_()
+    parts, found = parts_of(layers, images), []
+    for at_once in (True, False):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            leaves = [source.sin(), *layers.parameters()]
+            terms = (
+                torch.stack([part() for part in parts(leaves)]).sum(dim=0) if at_once else sum_by_part(parts, leaves)
+            )
+        found.append((terms.detach(), *torch.autograd.grad(terms.sum(), [source, *layers.parameters()])))
+    for got, want in zip(found[1], found[0], strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-2, atol=1e-3)
+    assert all(torch.equal(got, want) for got, want in zip(found[1][2:], found[0][2:], strict=True))

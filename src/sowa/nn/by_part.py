@@ -34,7 +34,7 @@ class _SumByPart(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, parts: Parts, *leaves: Tensor) -> Tensor:
         ctx.parts, ctx.wanted = parts, [leaf.requires_grad for leaf in leaves]
-        ctx.random = torch.get_rng_state()
+        ctx.random = _random(leaves[0].device)
         ctx.context = _autocast(leaves[0].device.type)
         terms_T, gradients = _run(parts, leaves, ctx.wanted, None)
         # Not saved_tensors: these are no inputs or outputs, and the leaves themselves must not be held twice.
@@ -49,8 +49,9 @@ class _SumByPart(torch.autograd.Function):
         if bool((weights_T == weights_T[0]).all()):
             gradients = [gradient * weights_T[0] for gradient in gradients]
         else:  # terms that count differently: once more, with the same random numbers
-            with torch.random.fork_rng(devices=[]), ctx.context:
-                torch.set_rng_state(ctx.random)
+            device = leaves[0].device
+            with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), ctx.context:
+                _set_random(device, ctx.random)
                 _, gradients = _run(ctx.parts, leaves, ctx.wanted, weights_T)
         flow = iter(gradients)
         return None, *(next(flow) if wanted else None for wanted in ctx.wanted)
@@ -69,7 +70,8 @@ def _run(
         for part in parts(own):
             terms_T = part()
             loss = terms_T.sum() if weights_T is None else (terms_T * weights_T).sum()
-            found = torch.autograd.grad(loss, asked, allow_unused=True)
+            with torch.autocast(loss.device.type, enabled=False):  # as of a step that goes backward after its forward
+                found = torch.autograd.grad(loss, asked, allow_unused=True)
             sums = [
                 new if old is None else old if new is None else old + new for old, new in zip(sums, found, strict=True)
             ]
@@ -79,6 +81,18 @@ def _run(
 
 def _added(old: Tensor | None, new: Tensor | None) -> Tensor | None:
     return new if old is None else old if new is None else old + new
+
+
+def _random(device: torch.device) -> tuple[Tensor, ...]:
+    """State of the generators that parts draw from."""
+    own = torch.get_rng_state()
+    return (own, torch.cuda.get_rng_state(device)) if device.type == "cuda" else (own,)
+
+
+def _set_random(device: torch.device, states: tuple[Tensor, ...]) -> None:
+    torch.set_rng_state(states[0])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states[1], device)
 
 
 def _autocast(device: str) -> torch.autocast:
