@@ -18,7 +18,8 @@ def test_a_file_of_one_precision_works_under_another(tmp_path):
         made.save(tmp_path / "disc.sowa")
         loaded = Predictor.load(tmp_path / "disc.sowa", precision=other)
         assert loaded.info()["precision"] == other and loaded.id == made.id
-        assert loaded.info()["backbone"]["precision"] == made.info()["precision"]  # of the fit
+        assert loaded.info()["backbone"]["precision"] == made.info()["backbone"]["precision"]  # of the fit
+    assert exact.info()["backbone"]["precision"] == "fp32"
         for seed in (7, 8):
             one, two = made.predict(part(seed)), loaded.predict(part(seed))
             assert one.score == pytest.approx(two.score, abs=0.5) and one.threshold == two.threshold

@@ -19,7 +19,7 @@ __all__ = ["KINDS", "Calibration", "Content", "Normal", "Recipe", "described", "
 
 KINDS = ("left out", "held out", "user", "fixed")
 """Where a threshold comes from: the remembered pictures in turn, other good ones, the user, or no picture at all."""
-PRECISIONS = ("fp32", "bf16", "fp16")
+PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 USES = ("reference", "threshold")
 BACKBONE_OPTIONS = ("model", "tag", "image_size", "activation", "seed")
 """What may be said of a backbone in a file; never a path."""
