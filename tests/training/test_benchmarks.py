@@ -16,6 +16,7 @@ pytestmark = pytest.mark.slow
     ("name", "words", "rows"),
     [
         ("token_cache", [], 6),
+        ("token_cache", ["--parts"], 3),
         ("train_step", [], 10),
         ("protocol", ["--epochs", "2", "--cache"], 6),
         ("protocol", [], 5),
