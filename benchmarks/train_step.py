@@ -2,9 +2,10 @@
 
     python benchmarks/train_step.py [--batch 8] [--repeats 5] [--quick] [--json PATH]
 
-ViT-L/14 at 336 px with drawn weights. Two ways to the same gradients take turns: maps of both states at image size with
-their losses as `sowa.nn.losses` defines them, and `sowa.nn.map_losses`, which keeps none of them. Both with float32
-products and with bf16 (autocast). Peak memory is that of the process over what it held before the step (Linux only).
+ViT-L/14 at 336 px with drawn weights. Three ways to the same gradients: maps of both states at image size with their
+losses as `sowa.nn.losses` defines them; `sowa.nn.map_losses`, which keeps none of them; and level by level
+(`sowa.detectors.sowa_losses`), as training goes. All with float32 products and with bf16 (autocast). Peak memory is
+that of the process over what it held before the step (Linux only).
 """
 
 import argparse
@@ -48,6 +49,10 @@ def from_grids(_: Detector, logits: torch.Tensor, masks: torch.Tensor) -> torch.
     return sum(one.sum() for one in map_losses(logits[:, :, 1] - logits[:, :, 0], masks))
 
 
+def by_level(detector: Detector, tokens: Tokens, prototypes: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+    return detector.level_losses(detector, tokens, prototypes, masks).sum()
+
+
 def step_of(detector: Detector, parts: tuple, way: Callable, lowered: bool) -> Step:
     tokens, labels, masks = parts
     rows = torch.zeros(len(labels), dtype=torch.long)
@@ -55,13 +60,18 @@ def step_of(detector: Detector, parts: tuple, way: Callable, lowered: bool) -> S
     def step() -> None:
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=lowered):
             prototypes = detector.prototypes()[rows]
-            logits = detector.pixel_logits(tokens, prototypes)
             image = torch.nn.functional.cross_entropy(detector.image_logits(tokens, prototypes), labels)
-            loss = way(detector, logits.float(), masks) + image
+            if way is by_level:
+                loss = by_level(detector, tokens, prototypes, masks) + image
+            else:
+                loss = way(detector, detector.pixel_logits(tokens, prototypes).float(), masks) + image
         loss.backward()
         detector.zero_grad(set_to_none=True)
 
     return step
+
+
+WAYS = {"maps at image size": by_definition, "from grids": from_grids, "level by level": by_level}
 
 
 def seconds(work: Step, repeats: int) -> float:
@@ -88,17 +98,24 @@ def peak_bytes(work: Step) -> float | None:
 
 
 def kept_bytes(work: Step) -> int:
-    """Bytes that wait for the backward pass, parameters aside, each storage once."""
-    kept: dict[int, int] = {}
+    """Most bytes that wait for a backward pass at a time, parameters aside, each storage once."""
+    waiting: dict[int, int] = {}
+    most = [0]
 
-    def note(tensor: torch.Tensor) -> torch.Tensor:
-        if not isinstance(tensor, torch.nn.Parameter):
-            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
+    class Kept:
+        def __init__(self, tensor: torch.Tensor):
+            self.tensor, storage = tensor, tensor.untyped_storage()
+            self.place = storage.data_ptr()
+            if not isinstance(tensor, torch.nn.Parameter):
+                waiting[self.place] = storage.nbytes()
+            most[0] = max(most[0], sum(waiting.values()))
 
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        def __del__(self) -> None:
+            waiting.pop(self.place, None)
+
+    with torch.autograd.graph.saved_tensors_hooks(Kept, lambda kept: kept.tensor):
         work()
-    return sum(kept.values())
+    return most[0]
 
 
 def measure(batch: int, repeats: int, quick: bool) -> dict[str, Any]:
@@ -109,11 +126,11 @@ def measure(batch: int, repeats: int, quick: bool) -> dict[str, Any]:
     for lowered in (False, True):
         name = "bf16" if lowered else "fp32"
         found = {}
-        for label, way in (("maps at image size", by_definition), ("from grids", from_grids)):
+        for label, way in WAYS.items():
             step = step_of(detector, parts, way, lowered)
             found[label] = {"seconds": seconds(step, repeats), "kept": kept_bytes(step), "peak": peak_bytes(step)}
             rows.append({"losses": label, "products": name, **found[label]})
-        old, new = found.values()
+        old, _, new = found.values()
         ratios[f"{name}: time before over after"] = old["seconds"] / new["seconds"]
         ratios[f"{name}: kept bytes before over after"] = old["kept"] / new["kept"]
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=lowered):

@@ -13,6 +13,7 @@ LEAVES = {"types", "errors"}
 ARROWS = {
     "types": set(),
     "errors": set(),
+    "shards": LEAVES,
     "pickled": LEAVES,
     "archive": LEAVES | {"pickled"},
     "archive_legacy": LEAVES | {"archive", "pickled"},
@@ -30,11 +31,11 @@ ARROWS = {
     "demo": LEAVES | {"training", "artifact", "backbones", "detectors", "data", "metrics", "figures", "calibration"},
     "predictor": LEAVES
     | {"artifact", "archive", "backbones", "calibration", "data", "detectors", "figures", "metrics", "nn", "wheels"},
-    "scale": LEAVES | {"predictor", "data", "wheels"},
+    "scale": LEAVES | {"predictor", "data", "shards", "wheels"},
     "export": LEAVES | {"backbones", "detectors", "metrics", "nn", "predictor"},
     "report": LEAVES | {"predictor", "calibration", "data", "metrics", "wheels"},
     "benchmark": LEAVES
-    | {"training", "artifact", "backbones", "data", "detectors", "figures", "integrations", "metrics"},
+    | {"training", "artifact", "backbones", "data", "detectors", "figures", "integrations", "metrics", "shards"},
     "integrations": LEAVES
     | {"artifact", "backbones", "calibration", "data", "detectors", "export", "metrics", "nn", "predictor"},
     "cli": LEAVES

@@ -32,6 +32,23 @@ def test_export_and_predict(tmp_path, capsys):
     assert exported.predict(part(60)).score == pytest.approx(exact.predict(part(60)).score, abs=1e-4)
 
 
+def test_one_graph_for_two_files(tmp_path, capsys):
+    (tmp_path / "parts").mkdir()
+    part(60).save(tmp_path / "parts" / "0.png")
+    exact = {}
+    for name, first in (("one", 0), ("two", 20)):
+        made = Predictor.fit(parts(2 + first // 10, first=first), name=name, model="patchcore", backbone="random_tiny")
+        made.save(tmp_path / f"{name}.sowa")
+        exact[name] = made.predict(part(60))
+    graph = tmp_path / "core.onnx"
+    assert run("export", tmp_path / "one.sowa", "--reference", "input", "-o", graph) == 0
+    capsys.readouterr()
+    for name, wanted in exact.items():
+        assert run("predict", tmp_path / f"{name}.sowa", tmp_path / "parts", "--graph", graph) == 0
+        row = json.loads(capsys.readouterr().out)
+        assert row["score"] == pytest.approx(wanted.score, abs=1e-4) and row["artifact"] == wanted.artifact
+
+
 def test_errors_are_one_line(tmp_path, capsys):
     fitted("patchcore").save(tmp_path / "disc.sowa")
     for words, said in (
@@ -39,6 +56,7 @@ def test_errors_are_one_line(tmp_path, capsys):
         ((tmp_path / "disc.sowa", "--to", "tflite"), "unknown kind of file 'tflite': choose one of onnx, openvino"),
         ((tmp_path / "disc.sowa", "-o", tmp_path / "x.bin"), "does not end in .onnx"),
         ((tmp_path / "disc.sowa", "--int8"), "give 4 or more"),
+        ((tmp_path / "disc.sowa", "--reference", "apart"), "unknown reference 'apart': choose one of baked, input"),
         ((tmp_path / "disc.sowa", "--tolerance", "0"), "nothing was written"),
     ):
         assert run("export", *words) == 2

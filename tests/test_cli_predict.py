@@ -165,6 +165,23 @@ def test_rows_are_printed_where_no_folder_is_given(artifact, pictures, capsys):
 HOSTILE = ["-rf.png", "=1+1.png", "a\nb.png", "ünï 日本.png", "%2e%2e%2f.png", "x" * 240 + ".png", "$(id).png"]
 
 
+@pytest.mark.parametrize(
+    ("total", "done", "rate", "said"),
+    [
+        (None, 3, 1.0, ""),
+        (10, 10, 1.0, ""),
+        (100, 10, 3.0, ", 30 s left"),
+        (1000, 0, 2.0, ", 8 min left"),
+        (10**6, 0, 10.0, ", 28 h left"),
+        (10**8, 0, 10.0, ", 116 days left"),
+    ],
+)
+def test_the_time_that_is_left(total, done, rate, said):
+    from sowa.cli_predict import _left
+
+    assert _left(total, done, rate) == said
+
+
 def test_names_may_be_anything(artifact, tmp_path, capsys):
     """Also names that are no text: rows keep them apart, drawings get names of their own inside the folder."""
     tray, out = tmp_path / "tray", tmp_path / "out"

@@ -17,6 +17,9 @@ def export(
     to: Annotated[str, typer.Option(help="onnx, or openvino.")] = "onnx",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="NAME.onnx or NAME.xml; beside the detector.")] = None,
     int8: Annotated[bool, typer.Option("--int8", help="Eight-bit network; needs --good.")] = False,
+    reference: Annotated[
+        str, typer.Option(help="baked into the file, or an input: one graph for all products (predict --graph).")
+    ] = "baked",
     good: Annotated[Path | None, typer.Option(help="Good pictures to compare on, and to set int8's scales.")] = None,
     defects: Annotated[Path | None, typer.Option(help="Defective pictures to compare on.")] = None,
     tolerance: Annotated[float, typer.Option(help="Largest difference of score and heat.")] = 1e-3,
@@ -35,6 +38,7 @@ def export(
         detector.with_suffix(suffix) if out is None else out,
         to=to,
         int8=int8,
+        reference=reference,  # type: ignore[arg-type]  # checked by itself
         good=good,
         defects=defects,
         tolerance=tolerance,

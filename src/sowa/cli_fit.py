@@ -48,7 +48,7 @@ Ignore = Annotated[str | None, typer.Option(metavar="MASK", help="Picture whose 
 Thumbnails = Annotated[bool, typer.Option("--thumbnails", help="Keep small copies of the good pictures for reports.")]
 Bundle = Annotated[bool, typer.Option("--bundle", help="Put the backbone inside, for a PC without network.")]
 Target = Annotated[float | None, typer.Option(help="Share of good parts that may be called defective; else 0.02.")]
-ZeroShot = Annotated[bool, typer.Option("--zero-shot", help="Without any good picture, by words alone.")]
+ZeroShot = Annotated[bool, typer.Option("--zero-shot", help="Without good pictures: by a trained head, or words.")]
 Replace = Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there.")]
 
 
@@ -195,6 +195,7 @@ def _described(about: dict[str, Any], path: Path) -> list[tuple[str, str]]:
         ("made", f"{about['created']} by sowa {about['sowa']}"),
         ("method", f"{model['name']}{options}" + (f", trained {about['trained']['name']}" if about["trained"] else "")),
         ("backbone", f"{backbone['name']}, {backbone['weights_id'][:23]}, {inside}, {backbone['licence']}"),
+        *([("fitted in", backbone["precision"])] if "precision" in backbone else []),
         ("view", f"{view['size']} pixels, {view['fit']}{tiles}{mask}"),
         ("pictures", f"{uses.count('reference')} remembered, {uses.count('threshold')} for the threshold"),
         ("reference", f"{about['reference_bytes'] / 1e6:.2f} MB"),
@@ -223,7 +224,7 @@ def _given(good: list[str] | None, zero_shot: bool) -> "list[str | Path]":
     if good and zero_shot:
         raise ConfigError("--zero-shot is without good pictures: leave it or them out")
     if not good and not zero_shot:
-        raise ConfigError("no good pictures: name a folder of some, or say --zero-shot to judge by words alone")
+        raise ConfigError("no good pictures: name a folder of some, or say --zero-shot to judge without")
     from sowa.predictor.sources import good_pictures
 
     return good_pictures(good or ())

@@ -2,10 +2,11 @@
 
 import json
 import signal
+import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -29,6 +30,9 @@ ANY_DEFECTIVE, ANY_ERROR, INTERRUPTED = 1, 3, 130
 Overlays = Annotated[str, typer.Option(help="Heat over the picture as PNG: none, defective or all.")]
 Heatmaps = Annotated[str, typer.Option(help="Heat as numbers: none, png (16 bit, 10000 is the limit) or npy.")]
 Batch = Annotated[int, typer.Option(min=1, help="Pictures at once.")]
+Graph = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Score by this graph of `sowa export --reference input`.")
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the results in the folder.")]
 
 
@@ -58,6 +62,7 @@ def predict(
     batch_size: Batch = 8,
     overwrite: Overwrite = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was killed.")] = False,
+    graph: Graph = None,
     weights: Weights = None,
     cache_dir: CacheDir = None,
     offline: Offline = False,
@@ -74,7 +79,8 @@ def predict(
     drawings = Drawings(overlays, heatmaps)  # type: ignore[arg-type]  # checked by itself
     stop = threading.Event()
     items = _items(sources, watch, idle, every, out, stop)
-    detector = Predictor.load(artifact, weights=weights, cache_dir=cache_dir, offline=offline)
+    total = None if watch is not None or out is None else _expected(sources or (), out)
+    detector = Predictor.load(artifact, weights=weights, cache_dir=cache_dir, offline=offline, graph=graph)
     detector = detector if threshold is None else detector.with_threshold(threshold)
     size = 1 if watch else batch_size
     if out is None:
@@ -83,7 +89,8 @@ def predict(
     else:
         with interrupted_kindly(out, "--resume goes on with them"), stopping_kindly(stop, watch is not None):
             command = lasting(context, "predict")
-            counts = _write_rows(detector, items, size, out, drawings, overwrite, resume, command, watch is not None)
+            aloud = watch is not None
+            counts = _write_rows(detector, items, size, out, drawings, overwrite, resume, command, aloud, total)
     tell(tally_line(counts))
     if not exit_code:
         raise typer.Exit(0)
@@ -144,6 +151,7 @@ def _write_rows(
     resume: bool,
     command: list[str],
     aloud: bool,
+    total: int | None,
 ) -> Counter[str]:
     from sowa.predictor.judging import about_run, judged
     from sowa.predictor.outputs import ResultFolder, now
@@ -160,11 +168,31 @@ def _write_rows(
             else:
                 done = sum(folder.counts.values())
                 rate = (done - before) / max(1e-9, time.monotonic() - began)
-                show(f"{tally_line(folder.counts)}, {rate:.1f} a second")
+                show(f"{tally_line(folder.counts)}, {rate:.1f} a second{_left(total, done, rate)}")
         show("")
         folder.finish({**about, "ended": now()})
     say(f"wrote {out}")
     return folder.counts
+
+
+def _expected(sources: Sequence[str], out: Path) -> int | None:
+    """How many pictures there are, where somebody looks at the progress; None: not known."""
+    if not sys.stderr.isatty():
+        return None
+    from sowa.predictor.sources import expected
+
+    return expected(sources, skip=out)
+
+
+def _left(total: int | None, done: int, rate: float) -> str:
+    """ ", 12 min left"; nothing where it is not known."""
+    if total is None or done >= total:
+        return ""
+    seconds = (total - done) / max(rate, 1e-9)
+    for length, unit in ((86_400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * length:
+            return f", {seconds / length:.0f} {unit} left"
+    return f", {seconds:.0f} s left"
 
 
 def _begin(folder: "ResultFolder", detector: "Predictor", about: Mapping[str, Any]) -> None:
@@ -228,7 +256,7 @@ def lasting(context: typer.Context, name: str) -> list[str]:
         values = [str(one) for one in (value if isinstance(value, list | tuple) else [value])]
         if param.param_type_name == "argument":
             words += [Path(one).name or one for one in values]
-        elif param.name not in ("out", "cache_dir", "weights", "watch"):
+        elif param.name not in ("out", "cache_dir", "weights", "watch", "graph"):
             for one in values:
                 words += [param.opts[0]] if value is True else [param.opts[0], one]
         elif param.name == "watch":

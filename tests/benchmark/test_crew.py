@@ -2,11 +2,10 @@
 
 import pytest
 
-from sowa.benchmark.crew import helpers, shard_of
+from sowa.benchmark.crew import helpers
 from sowa.benchmark.render import write_tables
 from sowa.benchmark.runner import run_benchmark
 from sowa.benchmark.store import Store
-from sowa.errors import ConfigError
 
 
 def tables(folder) -> dict[str, str]:
@@ -58,9 +57,3 @@ def test_a_process_that_need_not_wait_leaves_what_others_hold(make_plan, tmp_pat
         assert lock is not None
         outcome = run_benchmark(make_plan(shots=[1]), Store(tmp_path, stale=60), wait=False)
     assert outcome.computed == 2 and not outcome.failed
-
-
-@pytest.mark.parametrize("text", ["0/2", "3/2", "x", "1/0"])
-def test_shards_that_cannot_be(text):
-    with pytest.raises(ConfigError, match="--shard"):
-        shard_of(text)

@@ -239,3 +239,21 @@ def test_building_leaves_the_global_generator_alone():
     torch.manual_seed(3)
     sowa()
     assert torch.equal(torch.rand(1), want)
+
+
+def test_a_coreset_is_a_part_of_the_bank():
+    tower = build_backbone("random_tiny")
+    images = torch.rand(3, 3, tower.image_size, tower.image_size, generator=torch.Generator().manual_seed(0))
+    whole, thin = Sowa(backbone=tower), Sowa(backbone=tower, coreset=0.25)
+    tokens = whole.encode(images)
+    full, part = whole.fit_tokens("object", tokens), thin.fit_tokens("object", tokens)
+    assert part["bank"].shape[1] == round(0.25 * full["bank"].shape[1])
+    for level, kept in zip(full["bank"], part["bank"], strict=True):
+        assert (kept[:, None] == level).all(dim=-1).any(dim=1).all()
+    assert torch.equal(part["support_scores"], full["support_scores"])
+    far, near = thin.memory_grid(tokens, part["bank"]), whole.memory_grid(tokens, full["bank"])
+    assert (far >= near - 1e-5).all() and (far > near + 1e-3).any()
+    with pytest.raises(ConfigError, match="fit again with all normal images"):
+        thin.extend_tokens(part, "object", tokens)
+    with pytest.raises(ConfigError, match="no share of the bank"):
+        Sowa(backbone=tower, coreset=0.0)

@@ -113,3 +113,21 @@ def test_position_table_and_shift_mask_are_swins(window):
     assert torch.equal(mine.pairs, block.attn.relative_position_index)
     torch.testing.assert_close(mine.offsets, block.attn.relative_coords_table.reshape(-1, 2))
     torch.testing.assert_close(region_mask((side, side), (side, side), window, shift), block.get_attn_mask())
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 1.0])
+def test_dropout_drops_its_share_and_keeps_the_mean(rate):
+    from sowa.nn.attention import dropout_pattern
+
+    torch.manual_seed(0)
+    pattern = dropout_pattern((1001, 999), rate, torch.empty(0, dtype=torch.float64))
+    dropped = (pattern == 0).double()
+    assert pattern.dtype == torch.float64 and dropped.mean() == pytest.approx(rate, abs=2e-3)
+    if rate < 1:
+        assert pattern.max() == pytest.approx(1 / (1 - rate), rel=1e-4) and pattern.mean() == pytest.approx(1, abs=4e-3)
+        # Neighbours, which may come of one number, know nothing of each other.
+        for step in (1, 2, 3, 4):
+            both = dropped[:, step:] * dropped[:, :-step]
+            assert both.mean() == pytest.approx(rate**2, abs=2e-3)
+    torch.manual_seed(0)
+    assert torch.equal(dropout_pattern((1001, 999), rate, torch.empty(0, dtype=torch.float64)), pattern)

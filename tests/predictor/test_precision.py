@@ -14,10 +14,12 @@ def test_a_file_of_one_precision_works_under_another(tmp_path):
     exact, lowered = (Predictor.fit(parts(3), **options, precision=name) for name in ("fp32", "bf16"))
     assert (exact.info()["precision"], lowered.info()["precision"]) == ("fp32", "bf16")
     assert exact.info()["device"] == "cpu"
+    assert exact.info()["backbone"]["precision"] == "fp32"
     for made, other in ((exact, "bf16"), (lowered, "fp32")):
         made.save(tmp_path / "disc.sowa")
         loaded = Predictor.load(tmp_path / "disc.sowa", precision=other)
         assert loaded.info()["precision"] == other and loaded.id == made.id
+        assert loaded.info()["backbone"]["precision"] == made.info()["backbone"]["precision"]  # of the fit
         for seed in (7, 8):
             one, two = made.predict(part(seed)), loaded.predict(part(seed))
             assert one.score == pytest.approx(two.score, abs=0.5) and one.threshold == two.threshold

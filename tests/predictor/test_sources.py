@@ -13,7 +13,7 @@ import pytest
 from sowa.errors import ConfigError, DataError
 from sowa.predictor import video
 from sowa.predictor.judging import judged
-from sowa.predictor.sources import Item, good_pictures, open_sources
+from sowa.predictor.sources import Item, expected, good_pictures, open_sources
 from sowa.predictor.watching import watched
 from tests.predictor.parts import fitted, part
 
@@ -29,6 +29,16 @@ def tray(tmp_path):
 
 def paths(*words, **options):
     return [item.path for item in open_sources([str(word) for word in words], **options)]
+
+
+def test_how_many_there_will_be(tray):
+    (tray / "list.txt").write_text("# two\ntop.png\n\nb/2.png\n")
+    (tray / "film.gif").write_bytes(b"")
+    for words in ([tray], [tray / "b", tray / "top.png"], [tray / "list.txt"], [f"{tray}/b/*.png"]):
+        assert expected([str(word) for word in words]) == len(paths(*words))
+    assert expected([str(tray)], skip=tray / "b") == len(paths(tray, skip=tray / "b"))
+    for unknown in ("-", f"{tray}/film.gif", f"{tray}/*", "none.png"):
+        assert expected([unknown]) is None
 
 
 def test_a_folder_is_read_with_its_subfolders(tray):

@@ -5,9 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sowa.errors import ArtifactError, ConfigError
-from sowa.scale.blocks import Work, open_work, read_work, shard_of
+from sowa.scale.blocks import Work, open_work, read_work
 from sowa.scale.files import Place
 from sowa.scale.turns import ATTEMPTS, Failed, Lost, Turns
+from sowa.shards import shard_of
 
 texts = st.text(st.characters(codec=None, exclude_characters="\0"), max_size=8)
 

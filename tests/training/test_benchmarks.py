@@ -16,7 +16,8 @@ pytestmark = pytest.mark.slow
     ("name", "words", "rows"),
     [
         ("token_cache", [], 6),
-        ("train_step", [], 8),
+        ("token_cache", ["--parts"], 3),
+        ("train_step", [], 10),
         ("protocol", ["--epochs", "2", "--cache"], 6),
         ("protocol", [], 5),
     ],

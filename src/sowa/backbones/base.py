@@ -166,6 +166,10 @@ class Backbone(nn.Module):
         """[..., D] -> [..., E]: the tower's own projection into the joint space, without its final norm."""
         raise NotImplementedError
 
+    def joint_matrix(self) -> Tensor | None:
+        """[D, E] that `project` multiplies with; None where it does not multiply."""
+        return None
+
     def block_attention(self, tap: int) -> FrozenAttention:
         """The attention weights of the block whose output `tap` reads."""
         raise NotImplementedError

@@ -132,6 +132,9 @@ class ClipBackbone(Backbone):
         matrix_DE = self.visual.proj
         return (tokens.to(matrix_DE.dtype) @ matrix_DE).to(tokens.dtype)
 
+    def joint_matrix(self) -> Tensor:
+        return self.visual.proj
+
     def block_attention(self, tap: int) -> FrozenAttention:
         (tap,) = self._checked_taps((tap,))
         attention = self.visual.transformer.resblocks[tap - 1].attn

@@ -61,6 +61,9 @@ class PairBackbone(Backbone):
     def project(self, tokens: Tensor) -> Tensor:
         return self.memory.project(tokens)
 
+    def joint_matrix(self) -> Tensor | None:
+        return self.memory.joint_matrix()
+
     def block_attention(self, tap: int) -> FrozenAttention:
         return self.memory.block_attention(tap)
 

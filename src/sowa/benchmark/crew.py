@@ -11,19 +11,10 @@ from pathlib import Path
 from sowa.benchmark.plan import Plan
 from sowa.benchmark.runner import Outcome, Progress, run_benchmark
 from sowa.benchmark.store import Store
-from sowa.errors import ConfigError, SowaError
+from sowa.errors import SowaError
+from sowa.shards import shard_of
 
-__all__ = ["helpers", "run_shared", "shard_of"]
-
-
-def shard_of(text: str | None) -> tuple[int, int]:
-    """ "2/5" -> (1, 5); None is everything. ConfigError for anything else."""
-    if text is None:
-        return 0, 1
-    first, slash, count = text.partition("/")
-    if slash and first.isdecimal() and count.isdecimal() and 1 <= int(first) <= int(count) <= 1_000_000:
-        return int(first) - 1, int(count)
-    raise ConfigError(f"--shard {text}: write I/N with I from 1 to N, such as 2/5")
+__all__ = ["helpers", "run_shared"]
 
 
 def run_shared(

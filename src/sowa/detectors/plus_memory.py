@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sowa.nn.bank import nearest_distance, unit
-from sowa.nn.coreset import from_row, greedy_coreset
+from sowa.nn.coreset import thinned
 from sowa.nn.subspace import Moments, Subspace, merged, moments, residual, subspace, without
 from sowa.types import Reference
 
@@ -110,10 +110,7 @@ class BankMemory(Memory):
         return {f"bank_{place}": torch.cat((reference[f"bank_{place}"], rows_MD))}
 
     def _chosen(self, rows_MD: Tensor) -> Tensor:
-        if self.coreset is None:
-            return rows_MD
-        places, _ = greedy_coreset(rows_MD, max(1, round(self.coreset * len(rows_MD))), from_row(rows_MD, 0))
-        return rows_MD[places]
+        return rows_MD if self.coreset is None else thinned(rows_MD, self.coreset)
 
 
 def quarters(grid: tuple[int, int], device: torch.device) -> list[Tensor]:

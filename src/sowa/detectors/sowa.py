@@ -12,12 +12,14 @@ from torch import Tensor, nn
 from sowa.backbones.base import Backbone
 from sowa.backbones.precision import DTYPES
 from sowa.detectors.base import Detector
+from sowa.detectors.sowa_losses import LevelLosses
+from sowa.detectors.sowa_options import check_options, check_texts
 from sowa.errors import ConfigError, UnknownNameError
 from sowa.nn.adapter import FrozenWeights, LinearAdapter, WindowAdapter
 from sowa.nn.bank import leave_one_out_distance, nearest_distance, unit
+from sowa.nn.coreset import thinned
 from sowa.nn.ensemble import text_share
 from sowa.nn.losses import image_cross_entropy
-from sowa.nn.map_losses import map_losses
 from sowa.nn.maps import gaussian_smooth, to_grid, top_mean, upsample
 from sowa.nn.prompts import LearntPrompts, pool_states, prompt_sentences
 from sowa.nn.search import approximate_or_none
@@ -25,8 +27,6 @@ from sowa.types import ABNORMAL, NORMAL, Batch, Prediction, Reference, Tokens
 
 __all__ = ["Sowa"]
 
-ADAPTERS = ("window", "linear")
-PROTOCOLS = ("standard", "paper")
 ANY_CATEGORY = "object"
 
 TOP_FRACTION = 0.01
@@ -84,6 +84,7 @@ class Sowa(Detector):
         text_weight: float | Literal["auto"] = "auto",
         protocol: str = "standard",
         search: Literal["exact", "approximate"] = "exact",
+        coreset: float | None = None,
         seed: int = 0,
     ):
         """A detector with untrained adapters and prompts.
@@ -93,15 +94,16 @@ class Sowa(Detector):
         `auto` = 1 in the paper protocol and the image's in the standard one; `sigma`: smoothing of the text map in
         pixels; `text_weight`: share 0..1 of the text branch once there are shots (the paper's is 0.5), `auto` = 0.5 on
         a trained text tower and 0 on a random one; `search`: of the memory bank, `approximate` (needs faiss) is for
-        banks of thousands of images; `seed`: initial values.
+        banks of thousands of images; `coreset`: share of the bank that is kept, None keeps all; `seed`: initial values.
         """
         super().__init__()
         if pixel_temperature == "auto":
             pixel_temperature = 1.0 if protocol == "paper" else temperature
-        _check(adapter, protocol, categories, normal_templates, abnormal_templates, temperature, pixel_temperature)
+        check_options(adapter, protocol, temperature, pixel_temperature, coreset)
+        check_texts(categories=categories, normal_templates=normal_templates, abnormal_templates=abnormal_templates)
         self.backbone = backbone
         self.taps = tuple(taps) if taps is not None else tuple(backbone.default_taps)
-        self.search = approximate_or_none(search)
+        self.search, self.level_losses, self.coreset = approximate_or_none(search), LevelLosses(), coreset
         self.protocol, self.categories = protocol, tuple(categories)
         self.temperature, self.pixel_temperature, self.sigma = temperature, pixel_temperature, sigma
         share = text_share(text_weight, trained=backbone.text_trained)
@@ -196,12 +198,13 @@ class Sowa(Detector):
 
     def adapt(self, tokens: Tokens) -> list[Tensor]:
         """Adapted tokens [B, L, D] of every level, not yet projected."""
+        return [self.adapt_level(level, level_BLD) for level, level_BLD in enumerate(tokens.levels)]
+
+    def adapt_level(self, level: int, level_BLD: Tensor) -> Tensor:
+        """`adapt` of one level."""
         adapters = self.adapters if self.halves is None else self.halves
-        adapters = [adapters[0]] * len(self.taps) if len(adapters) == 1 else adapters
-        return [
-            adapter(level_BLD, FrozenWeights(*self.backbone.block_attention(tap)[:3]))
-            for adapter, level_BLD, tap in zip(adapters, tokens.levels, self.taps, strict=True)
-        ]
+        adapter = adapters[0 if len(adapters) == 1 else level]
+        return adapter(level_BLD, FrozenWeights(*self.backbone.block_attention(self.taps[level])[:3]))
 
     def text_map(self, logits_BVShw: Tensor) -> Tensor:
         """[B, H, W] abnormal probability summed over levels, smoothed.
@@ -230,7 +233,8 @@ class Sowa(Detector):
             return reference
         text = self._text(tokens, reference["prototypes"])
         peaks_K, memory_KHW, bank = self._left_out(self._rows(tokens), tokens.grid)
-        reference |= {"bank": bank, "support_peak": peaks_K.mean()}
+        kept = bank if self.coreset is None else torch.stack([thinned(level, self.coreset) for level in bank])
+        reference |= {"bank": kept, "support_peak": peaks_K.mean()}
         reference["support_scores"] = self._fused_score(text.score_B, peaks_K, reference["support_peak"])
         reference["support_level"] = top_mean(self._fused_map(text.map_BHW, memory_KHW), TOP_FRACTION).mean()
         return reference
@@ -241,6 +245,8 @@ class Sowa(Detector):
         share, `support_level` joins that of the earlier shots with that of the new ones."""
         if "bank" not in reference:
             return self.fit_tokens(category, tokens)
+        if self.coreset is not None:
+            raise ConfigError("sowa with a coreset cannot add to what it learnt: fit again with all normal images")
         old_VKLE = reference["bank"].unflatten(1, (-1, tokens.grid[0] * tokens.grid[1]))
         old = old_VKLE.shape[1]
         text = self._text(tokens, reference["prototypes"])
@@ -361,36 +367,10 @@ class Sowa(Detector):
 
     def token_losses(self, tokens: Tokens, prototypes_BSE: Tensor, labels: Tensor, masks: Tensor) -> dict[str, Tensor]:
         """`losses` on encoded tokens; `prototypes_BSE` [B, S, E], labels [B], masks [B, H, W] in {0, 1}."""
-        logits = self.pixel_logits(tokens, prototypes_BSE)
-        focal_V, dice_V = map_losses(logits[:, :, ABNORMAL] - logits[:, :, NORMAL], masks)
+        focal, dice = self.level_losses(self, tokens, prototypes_BSE, masks)
         image = self.image_logits(tokens, prototypes_BSE)
         return {
             "cross_entropy": image_cross_entropy(image, labels, on_probabilities=self.protocol == "paper"),
-            "focal": focal_V.sum(),
-            "dice": dice_V.sum(),
+            "focal": focal,
+            "dice": dice,
         }
-
-
-def _check(
-    adapter: str,
-    protocol: str,
-    categories: Sequence[str],
-    normal: Sequence[str],
-    abnormal: Sequence[str],
-    temperature: float,
-    pixel_temperature: float,
-) -> None:
-    if adapter not in ADAPTERS:
-        raise UnknownNameError("adapter", got=adapter, known=ADAPTERS)
-    if protocol not in PROTOCOLS:
-        raise UnknownNameError("protocol", got=protocol, known=PROTOCOLS)
-    for name, values in (("categories", categories), ("normal_templates", normal), ("abnormal_templates", abnormal)):
-        if isinstance(values, str) or not len(values):
-            raise ConfigError(f"{name}={values!r} is not usable: give a list with at least one entry")
-    for name, templates in (("normal_templates", normal), ("abnormal_templates", abnormal)):
-        if not all("{}" in template for template in templates):
-            raise ConfigError(
-                f"{name}={list(templates)} is not usable: each template needs {{}} where the category goes"
-            )
-    if not (temperature > 0 and pixel_temperature > 0):
-        raise ConfigError(f"temperature={temperature}, pixel_temperature={pixel_temperature}: both must be above 0")

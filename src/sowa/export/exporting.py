@@ -2,10 +2,11 @@
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,15 +15,18 @@ from PIL import Image
 
 from sowa import __version__
 from sowa.backbones.cnn import CnnBackbone
+from sowa.detectors.base import Detector
 from sowa.errors import ConfigError, UnknownNameError
-from sowa.export.gates import Drift, Parity, check_drift, check_parity, drift, parity, stand_ins
-from sowa.export.graphs import detector_graph
+from sowa.export.gates import Drift, Parity, check_drift, check_parity, drift, parity, stand_ins, with_another
+from sowa.export.graphs import detector_graph, open_graph
 from sowa.export.int8 import quantized
 from sowa.export.onnx_graph import OPSET, onnx_model, without_notes
 from sowa.export.writing import KINDS, check_suffix, library, moved, write_candidate
 from sowa.predictor.exported import ExportedDetector, exported_meta, graph_identity
+from sowa.predictor.graph import fed, graph_meta, served
 from sowa.predictor.pictures import as_picture, given_pictures
 from sowa.predictor.predictor import Predictor
+from sowa.predictor.sessions import MAP
 
 __all__ = ["DRIFT", "LEAST_INT8", "TOLERANCE", "Report", "export_detector"]
 
@@ -34,6 +38,7 @@ LEAST_INT8 = 4
 MOST_VIEWS = 300
 """Views whose values set the scales of int8."""
 FLOAT, INT8 = "float32", "int8"
+REFERENCES = ("baked", "input")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,7 @@ def export_detector(
     *,
     to: str,
     int8: bool = False,
+    reference: Literal["baked", "input"] = "baked",
     good: Any = None,
     defects: Any = None,
     tolerance: float = TOLERANCE,
@@ -73,6 +79,8 @@ def export_detector(
 
     to: "onnx" (one file `.onnx`) or "openvino" (`.xml` and `.bin` beside each other).
     int8: the network's weights and activations in eight bits; needs at least 4 good pictures.
+    reference: what was learnt is `baked` into the file, which then needs nothing else; or an `input` of a graph that
+        serves all `.sowa` files of this method, with these options, on this backbone (`sowa.load(path, graph=)`).
     good, defects: pictures, as `Predictor.fit` takes them, on which the file is compared with the detector; without
         good ones drawn pictures stand in, without defects painted ones do.
     tolerance, drift_allowed: see `TOLERANCE` and `DRIFT`.
@@ -82,6 +90,8 @@ def export_detector(
     if to not in KINDS:
         raise UnknownNameError("kind of file", got=to, known=KINDS)
     check_suffix(to, out)
+    if reference not in REFERENCES:
+        raise UnknownNameError("reference", got=reference, known=REFERENCES)
     if isinstance(predictor.detector, ExportedDetector):
         raise ConfigError("an exported detector cannot be exported again: give the .sowa file")
     for name in ("onnxscript", "onnxruntime" if to == "onnx" else "openvino", *(["nncf"] if int8 else [])):
@@ -95,11 +105,11 @@ def export_detector(
         )
     pictures = [*given, *(bad or [])] or stand_ins(predictor.content.view.size)
     predictor = _in_float32(predictor)
-    model, artifact = _model(predictor, given if int8 else None)
+    made = _made(predictor, given if int8 else None, reference)
     work = _beside(out)
     try:
         checks = _Checks(pictures, given, bad, tolerance, drift_allowed, drawn=not given and not bad)
-        return _written(predictor, model, artifact, out, to, work, checks, int8=int8)
+        return _written(predictor, made, out, to, work, checks)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
@@ -114,20 +124,55 @@ class _Checks:
     drawn: bool
 
 
-def _model(predictor: Predictor, good: Sequence[Image.Image] | None) -> tuple[ModelProto, str]:
-    """The graph, in int8 where there are good pictures for it, and the identity of what it computes."""
+class _Made(NamedTuple):
+    model: ModelProto
+    artifact: str
+    """Identity of what it computes."""
+    meta: dict[str, str]
+    precision: str
+    open_: bool
+    """Whether the reference is an input."""
+
+
+def _made(predictor: Predictor, good: Sequence[Image.Image] | None, reference: str) -> _Made:
+    """The graph, in int8 where there are good pictures for it, and what it says of itself."""
     content, detector = predictor.content, predictor.detector
-    graph = detector_graph(
-        detector,
-        content.reference,
-        method=content.recipe.model,
-        pixel_threshold=content.calibration.pixel_threshold,
-    )
-    model = onnx_model(graph, content.view.size)
+    method, precision, open_ = content.recipe.model, FLOAT if good is None else INT8, reference == "input"
+    if open_:
+        graph = open_graph(detector, content.reference, method=method)
+        inputs = {name: asked.told() for name, asked in graph.inputs.items()}
+        feed = fed(content.reference, inputs)
+    else:
+        threshold, feed = content.calibration.pixel_threshold, {}
+        graph = detector_graph(detector, content.reference, method=method, pixel_threshold=threshold)
+    model, artifact = onnx_model(graph, content.view.size), predictor.id
     if good is None:
-        return without_notes(model), predictor.id
-    small = quantized(model, _views(predictor, good), transformer=not isinstance(detector.backbone, CnnBackbone))
-    return small, graph_identity(predictor.id, INT8, small.SerializeToString(deterministic=True))
+        model = without_notes(model)
+    else:
+        transformer = not isinstance(detector.backbone, CnnBackbone)
+        model = quantized(model, _views(predictor, good), transformer=transformer, reference=feed)
+        artifact = graph_identity(predictor.id, INT8, model.SerializeToString(deterministic=True))
+    facts = _facts(detector, precision)
+    if open_:
+        facts |= {"rows": graph.rows, "maps": MAP in graph.outputs, "graph": artifact}
+        meta = graph_meta(served(content, detector.trained_state()), inputs, facts)
+    else:
+        meta = exported_meta(content, artifact, facts | {"detector": predictor.id})
+    return _Made(model, artifact, meta, precision, open_)
+
+
+def _facts(detector: Detector, precision: str) -> dict[str, Any]:
+    return {
+        "precision": precision,
+        "words_trained": detector.backbone.text_trained,
+        "expected_spread": detector.expected_spread,
+        "sowa": __version__,
+        "opset": OPSET,
+        "input": "images: uint8 [B, 3, size, size], RGB, resampled as `about.view` says (docs/EXPORT.md); with"
+        " `inputs`, the tensors of the same names of a .sowa file",
+        "output": "score: float32 [B], defective above the calibration's threshold; heat: float32 [B, size, size], 1 is"
+        " the most that is expected of a good part, or map: heat times the calibration's pixel_threshold",
+    }
 
 
 def _in_float32(predictor: Predictor) -> Predictor:
@@ -144,51 +189,43 @@ def _views(predictor: Predictor, pictures: Sequence[Image.Image]) -> list[NDArra
 
 def _beside(out: Path) -> Path:
     """A folder on the same disk, for what is not yet known to be right."""
-    try:
+    with _telling(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         return Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    except OSError as error:
-        raise ConfigError(f"'{out}' cannot be written: {error.strerror or error}; choose another place") from None
 
 
-def _written(
-    predictor: Predictor,
-    model: ModelProto,
-    artifact: str,
-    out: Path,
-    to: str,
-    work: Path,
-    checks: _Checks,
-    *,
-    int8: bool,
-) -> Report:
-    facts = {
-        "precision": INT8 if int8 else FLOAT,
-        "words_trained": predictor.detector.backbone.text_trained,
-        "expected_spread": predictor.detector.expected_spread,
-        "sowa": __version__,
-        "opset": OPSET,
-        "detector": predictor.id,
-        "input": "images: uint8 [B, 3, size, size], RGB, resampled as `about.view` says (docs/EXPORT.md)",
-        "output": "score: float32 [B], defective above about.calibration.threshold; heat: float32 [B, size, size], 1 is"
-        " the most that is expected of a good part",
-    }
-    candidate = work / f"candidate{KINDS[to][0]}"
-    try:
-        write_candidate(to, model, exported_meta(predictor.content, artifact, facts), candidate)
-    except OSError as error:
-        raise ConfigError(f"'{out}' cannot be written: {error.strerror or error}; choose another place") from None
-    exported = Predictor.load(candidate)
-    found, drifted = parity(predictor, exported, checks.pictures), None
-    if int8:
+def _written(predictor: Predictor, made: _Made, out: Path, to: str, work: Path, checks: _Checks) -> Report:
+    candidate, drifted = work / f"candidate{KINDS[to][0]}", None
+    with _telling(out):
+        write_candidate(to, made.model, made.meta, candidate)
+    exported = _loaded(predictor, made, candidate)
+    found = parity(predictor, exported, checks.pictures)
+    if made.precision == INT8:
         drifted = drift(predictor, exported, checks.good, checks.bad)
         check_drift(drifted, checks.drift)
     else:
         check_parity(found, checks.tolerance)
-    try:
+        if made.open_ and (pair := with_another(predictor, exported, checks.pictures)):
+            check_parity(parity(*pair, checks.pictures), checks.tolerance)
+    with _telling(out):
         files = moved(candidate, out, KINDS[to])
+    tolerance = checks.tolerance if drifted is None else None
+    return Report(tuple(files), made.artifact, made.precision, found, checks.drawn, tolerance, drifted)
+
+
+def _loaded(predictor: Predictor, made: _Made, candidate: Path) -> Predictor:
+    """As any user would load it."""
+    if not made.open_:
+        return Predictor.load(candidate)
+    own = candidate.with_suffix(".sowa")
+    predictor.save(own)
+    return Predictor.load(own, graph=candidate)
+
+
+@contextmanager
+def _telling(out: Path) -> Iterator[None]:
+    """A disk that refuses is the user's to mend."""
+    try:
+        yield
     except OSError as error:
         raise ConfigError(f"'{out}' cannot be written: {error.strerror or error}; choose another place") from None
-    return Report(
-        tuple(files), artifact, facts["precision"], found, checks.drawn, None if int8 else checks.tolerance, drifted
-    )

@@ -2,17 +2,29 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw
 
 from sowa.errors import ConfigError
 from sowa.metrics.functional import auroc
-from sowa.predictor.heat import Seen, judge
+from sowa.predictor.heat import Seen, encode_views, judge
 from sowa.predictor.predictor import Predictor
 
-__all__ = ["Drift", "Parity", "check_drift", "check_parity", "drift", "parity", "seen_by", "stand_ins", "with_defect"]
+__all__ = [
+    "Drift",
+    "Parity",
+    "check_drift",
+    "check_parity",
+    "drift",
+    "parity",
+    "seen_by",
+    "stand_ins",
+    "with_another",
+    "with_defect",
+]
 
 STAND_INS = 4
 """Drawn pictures, where no real ones are given."""
@@ -74,6 +86,29 @@ def parity(exact: Predictor, exported: Predictor, pictures: Sequence[Image.Image
         heat=heat,
         verdicts=sum((one.score > scale.threshold) != (other.score > scale.threshold) for one, other in pairs[:-1]),
     )
+
+
+def with_another(
+    exact: Predictor, exported: Predictor, pictures: Sequence[Image.Image]
+) -> tuple[Predictor, Predictor] | None:
+    """Both with another reference, of another size, learnt from the first pictures: a graph that takes references must
+    serve all. On a scale of its own. None where nothing was learnt from pictures."""
+    content, detector = exact.content, exact.detector
+    shots = 1 + (sum(normal.use == "reference" for normal in content.normals) == 1)
+    if not content.normals:
+        return None
+    views = [content.view.look(picture).views_T3SS for picture in (*pictures, *stand_ins(content.view.size))[:shots]]
+    other = dict(detector.fit_tokens(content.name, encode_views(detector, torch.cat(views))))
+    seen = seen_by(Predictor(detector, replace(content, reference=other)), pictures)
+    scale = replace(
+        content.calibration,
+        threshold=max(max(abs(one.score) for one in seen), 1e-12),
+        middle=0.0,
+        pixel_threshold=max((float(one.maps_TSS.abs().max()) for one in seen if one.maps_TSS is not None), default=0)
+        or None,
+    )
+    changed = [replace(one.content, reference=other, calibration=scale) for one in (exact, exported)]
+    return Predictor(detector, changed[0]), Predictor(exported.detector, changed[1])
 
 
 def check_parity(found: Parity, tolerance: float) -> None:

@@ -8,8 +8,9 @@ too: it is cheap, and on real pictures more than half of what eight bits changed
 import io
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,11 +26,21 @@ __all__ = ["quantized"]
 
 SILENT = "NNCF_CI"
 """Its library reports its use to its makers unless this is set when it is first loaded; nothing here calls home."""
+SMOOTH = 0.5
+"""How much of the unevenness of activations is moved into the weights of a transformer, in equal shares; NNCF's own
+0.95 moves nearly all of it, which cost three times as much of the scores' order (docs/EXPORT.md)."""
 TALKERS = ("nncf", "torch.utils.cpp_extension")
 
 
-def quantized(model: ModelProto, views_N3SS: Sequence[NDArray[np.uint8]], *, transformer: bool) -> ModelProto:
-    """A model whose tower calculates in int8 on scales seen over the views; `model` with the exporter's notes."""
+def quantized(
+    model: ModelProto,
+    views_N3SS: Sequence[NDArray[np.uint8]],
+    *,
+    transformer: bool,
+    reference: Mapping[str, NDArray[Any]] | None = None,
+) -> ModelProto:
+    """A model whose tower calculates in int8 on scales seen over the views; `model` with the exporter's notes.
+    reference: what else it takes beside pictures."""
     plain, tower = _folded(without_notes(model)), tower_nodes(model)
     if not tower:
         raise ConfigError("nothing was written: the network of this export was not recognised; leave out --int8")
@@ -40,15 +51,21 @@ def quantized(model: ModelProto, views_N3SS: Sequence[NDArray[np.uint8]], *, tra
         try:
             found = nncf.quantize(
                 plain,
-                nncf.Dataset([view[None] for view in views_N3SS], lambda view: {IMAGES: view}),
+                nncf.Dataset([view[None] for view in views_N3SS], lambda view: {IMAGES: view, **(reference or {})}),
                 subset_size=len(views_N3SS),
                 model_type=nncf.ModelType.TRANSFORMER if transformer else None,
                 ignored_scope=nncf.IgnoredScope(names=exact, validate=False),
+                advanced_parameters=_smoothed(nncf) if transformer else None,
             )
         except Exception as error:  # of any of the classes of three libraries
             reason = " ".join(str(error).split())[:160]
             raise ConfigError(f"nothing was written: int8 is not possible here ({reason})") from None
     return without_notes(found)
+
+
+def _smoothed(nncf: Any) -> Any:
+    alphas = nncf.AdvancedSmoothQuantParameters(matmul=SMOOTH)
+    return nncf.AdvancedQuantizationParameters(smooth_quant_alphas=alphas)
 
 
 def _folded(model: ModelProto) -> ModelProto:

@@ -5,14 +5,15 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import onnx
 import torch
 from onnx import ModelProto
 
 from sowa.errors import ConfigError
-from sowa.export.graphs import DetectorGraph
-from sowa.predictor.sessions import HEAT, IMAGES, SCORE
+from sowa.export.graphs import DetectorGraph, OpenGraph
+from sowa.predictor.sessions import IMAGES, REFERENCE
 
 __all__ = ["OPSET", "onnx_model", "tower_nodes", "without_notes"]
 
@@ -22,24 +23,24 @@ SCOPES = "pkg.torch.onnx.name_scopes"
 TOWER = re.compile(r"'tower'")
 
 
-def onnx_model(graph: DetectorGraph, image_size: int) -> ModelProto:
+def onnx_model(graph: DetectorGraph | OpenGraph, image_size: int) -> ModelProto:
     """The traced graph; ConfigError where the method asks for something that no file can hold.
 
     Its nodes still carry the exporter's notes, which `tower_nodes` reads and `without_notes` removes.
     """
     two = torch.randint(0, 256, (2, 3, image_size, image_size), dtype=torch.uint8, generator=torch.Generator())
-    outputs = [SCORE] if graph.pixel_threshold is None else [SCORE, HEAT]
+    named = {f"{REFERENCE}{name}": value for name, value in getattr(graph, "reference", {}).items()}
     with torch.no_grad(), _quiet():
         # Tables that the code keeps once they were needed must be made of numbers, not of the tracer's stand-ins.
-        outputs = outputs[: len(graph(two))]
+        graph(two, *named.values())
         try:
             program = torch.onnx.export(
                 graph,
-                (two,),
+                (two, *named.values()),
                 dynamo=True,
-                dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
-                input_names=[IMAGES],
-                output_names=outputs,
+                dynamic_shapes=_sizes(graph),
+                input_names=[IMAGES, *named],
+                output_names=list(graph.outputs),
                 opset_version=OPSET,
                 verbose=False,
                 external_data=False,
@@ -52,6 +53,17 @@ def onnx_model(graph: DetectorGraph, image_size: int) -> ModelProto:
             reason = " ".join(str(error).split())[:160]
             raise ConfigError(f"this method with these options cannot be exported ({reason})") from None
     return _checked(program.model_proto)
+
+
+def _sizes(graph: DetectorGraph | OpenGraph) -> tuple[Any, ...]:
+    """Which sides of the inputs may have any size; entries of the same level share theirs in PaDiM alone."""
+    batch = {0: torch.export.Dim("batch", min=1)}
+    if isinstance(graph, DetectorGraph):
+        return (batch,)
+    shared = {"axes": "directions", "variance": "directions"}
+    dims = {name: torch.export.Dim(f"any_{name}") for name in {*graph.inputs, "directions"}}
+    sizes = [{side: dims[shared.get(name, name)] for side in asked.least} for name, asked in graph.inputs.items()]
+    return batch, tuple(sizes)
 
 
 def tower_nodes(model: ModelProto) -> set[str]:

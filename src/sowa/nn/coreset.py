@@ -7,7 +7,7 @@ Shapes: M bank rows, D token width, k rows picked.
 import torch
 from torch import Tensor
 
-__all__ = ["from_mean_distance", "from_norms", "from_row", "greedy_coreset", "project"]
+__all__ = ["from_mean_distance", "from_norms", "from_row", "greedy_coreset", "project", "thinned"]
 
 BLOCK_ROWS = 1024
 
@@ -48,6 +48,12 @@ def from_norms(rows_MD: Tensor) -> Tensor:
 def from_mean_distance(rows_MD: Tensor, starts: Tensor) -> Tensor:
     """Begin with the mean distance to a few start rows (the authors' approximate sampler)."""
     return _distances(rows_MD, rows_MD[starts]).mean(dim=1)
+
+
+def thinned(rows_MD: Tensor, share: float) -> Tensor:
+    """[m, D] the share of the rows that the greedy choice keeps, at least one, beginning with the first row."""
+    places, _ = greedy_coreset(rows_MD, max(1, round(share * len(rows_MD))), from_row(rows_MD, 0))
+    return rows_MD[places]
 
 
 def project(rows_MD: Tensor, width: int, generator: torch.Generator) -> Tensor:

@@ -19,6 +19,7 @@ __all__ = ["KINDS", "Calibration", "Content", "Normal", "Recipe", "described", "
 
 KINDS = ("left out", "held out", "user", "fixed")
 """Where a threshold comes from: the remembered pictures in turn, other good ones, the user, or no picture at all."""
+PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 USES = ("reference", "threshold")
 BACKBONE_OPTIONS = ("model", "tag", "image_size", "activation", "seed")
 """What may be said of a backbone in a file; never a path."""
@@ -50,6 +51,8 @@ class Recipe:
     licence: str
     trained: Mapping[str, str] | None = None
     """`name` and `sha256` of the trained tensors, where they come from a training."""
+    precision: str | None = None
+    """Of the fit; None in files of versions that did not record it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +117,7 @@ def described(content: Content, *, inside: bool) -> dict[str, Any]:
             "weights_id": recipe.weights_id,
             "licence": recipe.licence,
             "inside": inside,
+            **({} if recipe.precision is None else {"precision": recipe.precision}),
         },
         "view": {"size": view.size, "fit": view.fit, "tile": view.tile, "overlap": view.overlap},
         "calibration": numbers,
@@ -138,7 +142,8 @@ def understood(
 ) -> tuple[Content, bool]:
     """The content of a file and whether the backbone is inside; ArtifactError for anything missing, foreign or odd."""
     top = _fields(about, "the description", TOP)
-    model, backbone = _fields(top["model"], "model", MODEL), _fields(top["backbone"], "backbone", BACKBONE)
+    model, tower = _fields(top["model"], "model", MODEL), top["backbone"]
+    backbone = _fields({"precision": None} | tower if isinstance(tower, dict) else tower, "backbone", BACKBONE)
     trained = None if top["trained"] is None else _fields(top["trained"], "trained", TRAINED)
     _check_options(model["options"], "model")
     _check_options(backbone["options"], "backbone")
@@ -158,6 +163,7 @@ def understood(
         weights_id=backbone["weights_id"],
         licence=backbone["licence"],
         trained=trained,
+        precision=backbone["precision"],
     )
     content = Content(
         name=top["name"],
@@ -259,6 +265,7 @@ BACKBONE: dict[str, Check] = {
     "weights_id": _is_text,
     "licence": _is_text,
     "inside": lambda value: isinstance(value, bool),
+    "precision": lambda value: value is None or (isinstance(value, str) and value in PRECISIONS),
 }
 VIEW: dict[str, Check] = {
     "size": _is_whole(1, MOST_NUMBER),

@@ -34,6 +34,9 @@ PLACES = ("precision", "words_trained", "expected_spread")
 class ExportedDetector(Detector):
     """Scores by a session. Its tokens are the pictures themselves: the graph goes from pixels to score and map."""
 
+    exported = True
+    """Cannot be saved as a `.sowa` file, nor exported again."""
+
     def __init__(self, session: Session, content: Content, facts: Mapping[str, Any]):
         super().__init__()
         self.session, self.taps = session, ()

@@ -21,7 +21,7 @@ from sowa.predictor.content import BACKBONE_OPTIONS, Content, Recipe
 from sowa.predictor.file import Stored
 from sowa.predictor.heat import encode_views
 
-__all__ = ["Choice", "Engine", "new_detector", "probe", "stored_detector"]
+__all__ = ["Choice", "Engine", "defaults", "new_detector", "probe", "stored_detector"]
 
 PLACES = ("weights", "cache_dir", "offline")
 """Options of a backbone that say where its weights are and not what they are."""
@@ -84,18 +84,19 @@ def new_detector(
     tower_name, kept, places = _backbone_choice(choice, meta.get("backbone", {}), default_backbone)
     tower = build_backbone(tower_name, **kept, **places)
     name = name or default_model(tower)
-    chosen = _plain(_defaults(name) | wanted, "options")
+    chosen = _plain(defaults(name) | wanted, "options")
     detector = build_detector(name, backbone=tower, **chosen).eval()
     if path is not None:
         load_trained(path, detector)
     own_file = "weights" in places
     licence = licence_of(tower_name, model=kept.get("model"), tag=kept.get("tag"), own_file=own_file)
     about = None if path is None else {"name": path.name, "sha256": digest(detector.trained_state())}
-    recipe = Recipe(name, chosen, tower_name, kept, tower.weights_id, licence, about)
-    return choice.engine.take(detector), recipe
+    detector = choice.engine.take(detector)
+    precision = detector.backbone.precision
+    return detector, Recipe(name, chosen, tower_name, kept, tower.weights_id, licence, about, precision)
 
 
-def _defaults(name: str) -> dict[str, Any]:
+def defaults(name: str) -> dict[str, Any]:
     """The options of a method that nobody sets: a file holds them, so that it means the same to later versions."""
     parameters = inspect.signature(detector_class(name)).parameters.values()
     return {one.name: one.default for one in parameters if one.default is not inspect.Parameter.empty}

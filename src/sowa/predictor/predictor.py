@@ -285,7 +285,7 @@ class Predictor:
 
         cache_dir, weights: where those weights are, if they were not found in the usual place.
         """
-        if not self._content.reference:
+        if getattr(self._detector, "exported", False):
             raise ConfigError("an exported detector is no .sowa file: change the .sowa file and export it again")
         state = self._backbone_state if bundle else None
         recipe = self._content.recipe
@@ -306,6 +306,7 @@ class Predictor:
         cache_dir: Path | None = None,
         offline: bool = False,
         weights: Path | str | None = None,
+        graph: Path | str | None = None,
         precision: str = "fp32",
         device: str = "cpu",
     ) -> "Predictor":
@@ -314,9 +315,15 @@ class Predictor:
         cache_dir, offline, weights: where the backbone's weights are, as in `sowa.backbones.build_backbone`;
         WeightsError if they are nowhere. A file with its backbone inside needs none of them, nor does an exported one
         (`.onnx`, or OpenVINO's `.xml` beside its `.bin`), which is run by its own runtime.
+        graph: a file of `sowa export --reference input` for the same method and backbone, which scores in its own
+            runtime: no weights are needed.
         precision, device: as in `fit`; they need not be those of the fit. An exported file has its own.
         """
         path, engine = Path(path), Engine(precision, device).checked()
+        if graph is not None:
+            from sowa.predictor.graph import load_with_graph
+
+            return cls(*load_with_graph(path, Path(graph)))
         if path.suffix.lower() in SUFFIXES:
             from sowa.predictor.exported import load_exported
 

@@ -19,10 +19,24 @@ from numpy.typing import NDArray
 
 from sowa.errors import ArtifactError, ConfigError, DataError
 
-__all__ = ["HEAT", "IMAGES", "SCORE", "SEAL", "SUFFIXES", "Session", "open_session", "with_tail", "xml_tail"]
+__all__ = [
+    "HEAT",
+    "IMAGES",
+    "MAP",
+    "REFERENCE",
+    "SCORE",
+    "SEAL",
+    "SUFFIXES",
+    "Session",
+    "open_session",
+    "with_tail",
+    "xml_tail",
+]
 
-IMAGES, SCORE, HEAT = "images", "score", "heat"
-"""Names of the graph's input and outputs."""
+IMAGES, SCORE, HEAT, MAP = "images", "score", "heat", "map"
+"""Names of the graph's input and outputs; `heat` is a map on the detector's own scale, `map` is raw."""
+REFERENCE = "reference."
+"""Begins the names of inputs that a reference is handed in by: those of its tensors in a `.sowa` file."""
 SUFFIXES = (".onnx", ".xml")
 SEAL = "sowa.sha256"
 PREFIX = "sowa."
@@ -40,8 +54,11 @@ class Session(Protocol):
     """What the file says of itself: entries whose names begin with `sowa.`."""
     runtime: str
 
-    def run(self, images_B3SS: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-        """`score` [B] and, where the method makes maps, `heat` [B, S, S]; 1 is the most expected of a good part."""
+    def run(
+        self, images_B3SS: NDArray[np.uint8], reference: Mapping[str, NDArray[Any]] | None = None
+    ) -> dict[str, NDArray[np.float32]]:
+        """`score` [B] and, where the method makes maps, `heat` [B, S, S]; 1 is the most expected of a good part.
+        reference: the other inputs of a graph that takes what was learnt; it answers with `map`, raw."""
 
 
 def open_session(path: Path, *, threads: int | None = None) -> Session:
@@ -105,9 +122,11 @@ class _Onnx:
             raise ArtifactError(f"'{path}' is no graph that can be run ({_line(error)})") from None
         self._outputs = [output.name for output in self._session.get_outputs()]
 
-    def run(self, images_B3SS: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+    def run(
+        self, images_B3SS: NDArray[np.uint8], reference: Mapping[str, NDArray[Any]] | None = None
+    ) -> dict[str, NDArray[np.float32]]:
         try:
-            found = self._session.run(self._outputs, {IMAGES: images_B3SS})
+            found = self._session.run(self._outputs, {IMAGES: images_B3SS, **(reference or {})})
         except Exception as error:
             raise DataError(f"the exported graph cannot score these pictures ({_line(error)})") from None
         return dict(zip(self._outputs, found, strict=True))
@@ -176,11 +195,13 @@ class _OpenVino:
         self._outputs = [next(iter(output.get_names())) for output in self._compiled.outputs]
         self._own = threading.local()
 
-    def run(self, images_B3SS: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+    def run(
+        self, images_B3SS: NDArray[np.uint8], reference: Mapping[str, NDArray[Any]] | None = None
+    ) -> dict[str, NDArray[np.float32]]:
         if not hasattr(self._own, "request"):  # a request serves one thread at a time
             self._own.request = self._compiled.create_infer_request()
         try:
-            found = self._own.request.infer({IMAGES: images_B3SS}, share_inputs=True)
+            found = self._own.request.infer({IMAGES: images_B3SS, **(reference or {})}, share_inputs=True)
         except Exception as error:
             raise DataError(f"the exported graph cannot score these pictures ({_line(error)})") from None
         return {name: np.array(found[name]) for name in self._outputs}

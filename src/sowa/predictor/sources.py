@@ -19,7 +19,7 @@ from sowa.errors import ConfigError, DataError
 from sowa.predictor.pictures import Given
 from sowa.predictor.video import VIDEO_SUFFIXES, require_reader, video_frames
 
-__all__ = ["FRAMES", "LISTS", "Item", "good_pictures", "open_sources", "walk"]
+__all__ = ["FRAMES", "LISTS", "Item", "expected", "good_pictures", "open_sources", "walk"]
 
 LISTS = (".txt", ".lst")
 """Files that hold a path on each line."""
@@ -59,6 +59,23 @@ def open_sources(
     away = None if skip is None else skip.resolve()
     sources = [_source(word, every, away, stdin) for word in words]
     return (item for source in sources for item in source())
+
+
+def expected(words: Sequence[str], *, skip: Path | None = None) -> int | None:
+    """How many pictures `open_sources` will give; None where nobody can tell before they are read."""
+    away, number = None if skip is None else skip.resolve(), 0
+    for word in words:
+        path = Path(word)
+        if path.is_dir():
+            number += sum(1 for _ in walk(path, away=away))
+        elif path.suffix.casefold() in LISTS and path.exists():
+            number += sum(1 for _ in _lines(path))
+        else:
+            names = [path] if path.exists() else [Path(name) for name in _matches(word)] if glob.has_magic(word) else []
+            if not names or any(one.is_dir() or one.suffix.casefold() in (*FRAMES, *VIDEO_SUFFIXES) for one in names):
+                return None
+            number += len(names)
+    return number
 
 
 def good_pictures(words: Sequence[str]) -> list[str | Path]:

@@ -12,7 +12,7 @@ from typing import Any
 from sowa.errors import ArtifactError, ConfigError
 from sowa.scale.files import Place
 
-__all__ = ["PARTS", "Block", "Work", "open_work", "read_work", "shard_of"]
+__all__ = ["PARTS", "Block", "Work", "open_work", "read_work"]
 
 FORMAT, VERSION = "sowa.work", 1
 LIST, PARTS = "work.jsonl", "parts"
@@ -92,16 +92,6 @@ def read_work(place: Place) -> Work:
     if work.id != head.get("id"):
         raise ArtifactError(f"{place.url}/{LIST} is damaged: delete the folder and begin anew")
     return work
-
-
-def shard_of(text: str | None) -> tuple[int, int]:
-    """ "2/5" -> (1, 5): the second of five machines takes blocks 1, 6, 11, ...; None is all of them."""
-    if text is None:
-        return 0, 1
-    first, slash, count = text.partition("/")
-    if slash and first.isdecimal() and count.isdecimal() and 1 <= int(first) <= int(count) <= 1_000_000:
-        return int(first) - 1, int(count)
-    raise ConfigError(f"--shard {text}: write I/N with I from 1 to N, such as 2/5")
 
 
 def _digest(words: Sequence[str]) -> str:

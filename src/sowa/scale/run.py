@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sowa.errors import ConfigError, DataError
-from sowa.scale.blocks import Block, Work, open_work, shard_of
+from sowa.scale.blocks import Block, Work, open_work
 from sowa.scale.files import Place, is_remote, listed, local_copy, opened, pictures
 from sowa.scale.merge import Merged, merge, missing
+from sowa.shards import shard_of
 from sowa.wheels import file_sha256
 
 if TYPE_CHECKING:
