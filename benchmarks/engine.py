@@ -21,7 +21,7 @@ import torch
 from yardstick import PlainSowa
 
 from sowa.backbones import build_backbone
-from sowa.backbones.precision import DTYPES
+from sowa.backbones.precision import working_dtype
 from sowa.detectors.sowa import Sowa
 from sowa.metrics import write_json
 from sowa.training.record import machine_facts
@@ -70,7 +70,7 @@ def measured(passes: int, model: str, size: int | None) -> dict:
     side = backbone.image_size
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (SHOTS + BATCH, 3, side, side), generator=generator).to(torch.uint8)
-    peaks = {name: [peak(DTYPES[name])] for name in ("fp32", "bf16")}
+    peaks = {name: [peak(working_dtype(name))] for name in ("fp32", "bf16")}
     said(f"peak {peaks}")
     times: dict[str, list[float]] = {"yardstick": [], "engine": [], "encode": [], "single": []}
     with torch.inference_mode():
@@ -93,7 +93,7 @@ def measured(passes: int, model: str, size: int | None) -> dict:
             times["single"] += seconds(lambda: engine(one, reference), 3)
             said(f"{times}")
     for name, found in peaks.items():
-        found.append(peak(DTYPES[name]))
+        found.append(peak(working_dtype(name)))
     middle = {name: statistics.median(values) for name, values in times.items()}
     best = {name: max(values) for name, values in peaks.items()}
     work = operations(plain_detector)

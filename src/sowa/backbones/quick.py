@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 __all__ = [
+    "ACTIVATIONS",
     "Norm",
     "Parts",
     "Products",
@@ -27,6 +28,7 @@ __all__ = [
     "cast_copy",
     "folded",
     "library_parts",
+    "linear_of",
     "norm_of",
     "quick_tower",
     "stem_of",
@@ -81,14 +83,22 @@ class _Block(NamedTuple):
     narrow: _Linear
     heads: int
 
+    def __call__(self, stream: Tensor) -> Tensor:
+        dtype = self.qkv.bias.dtype
+        stream = stream + self.out(attended(self.qkv(self.norm_attention(stream).to(dtype)), self.heads))
+        # In place: nobody holds this intermediate, and levels are taken after it.
+        return stream.add_(self.narrow(self.widen(self.norm_mlp(stream).to(dtype))))
+
 
 class QuickTower(NamedTuple):
-    """`run` is all there is; made by `quick_tower`."""
+    """`run` is all there is; made by `quick_tower`, or by `sowa.backbones.quick_int8.int8_tower`."""
 
     embed: Callable[[Tensor], Tensor]
-    blocks: tuple[_Block, ...]
+    blocks: tuple[Callable[[Tensor], Tensor], ...]
+    """Each takes the float32 stream [B, T, D] and gives another."""
     norm: Norm
     dtype: torch.dtype
+    """Of what `embed` takes."""
 
     def run(self, pixels_B3HW: Tensor, indices: Sequence[int], *, to_end: bool) -> tuple[Tensor, list[Tensor]]:
         """(stream [B, T, D] after the last block that was run, that after each of `indices`), all float32.
@@ -99,7 +109,7 @@ class QuickTower(NamedTuple):
         count = len(self.blocks) if to_end else max(wanted, default=-1) + 1
         stream = self.embed(pixels_B3HW.to(self.dtype)).float()
         for number, block in enumerate(self.blocks[:count]):
-            stream = self._step(block, stream)
+            stream = block(stream)
             if number in wanted:
                 taken.append(stream)
         return stream, taken
@@ -107,12 +117,6 @@ class QuickTower(NamedTuple):
     def embedded_by(self, visual: nn.Module) -> "QuickTower":
         """The same blocks behind the stem of another copy, such as one for another image size."""
         return self._replace(embed=stem_of(visual))
-
-    def _step(self, block: _Block, stream: Tensor) -> Tensor:
-        qkv = block.qkv(block.norm_attention(stream).to(self.dtype))
-        stream = stream + block.out(attended(qkv, block.heads))
-        # In place: nobody holds this intermediate, and levels are taken after it.
-        return stream.add_(block.narrow(block.widen(block.norm_mlp(stream).to(self.dtype))))
 
 
 def attended(qkv_BTC: Tensor, heads: int) -> Tensor:
@@ -300,11 +304,11 @@ def _packed_block(parts: Parts, dtype: torch.dtype) -> _Block:
     products = folded(parts)
     return _Block(
         norm_attention=norm_of(parts.norm_attention),
-        qkv=_linear(*products.qkv, dtype),
-        out=_linear(*products.out, dtype),
+        qkv=linear_of(*products.qkv, dtype),
+        out=linear_of(*products.out, dtype),
         norm_mlp=norm_of(parts.norm_mlp),
-        widen=_linear(*products.widen, dtype, then=products.activation),
-        narrow=_linear(*products.narrow, dtype),
+        widen=linear_of(*products.widen, dtype, then=products.activation),
+        narrow=linear_of(*products.narrow, dtype),
         heads=parts.heads,
     )
 
@@ -313,7 +317,7 @@ def norm_of(norm: nn.LayerNorm) -> Norm:
     return Norm(norm.weight.detach().float(), norm.bias.detach().float(), norm.eps)
 
 
-def _linear(weight: Tensor, bias: Tensor, dtype: torch.dtype, *, then: str = "none") -> _Linear:
+def linear_of(weight: Tensor, bias: Tensor, dtype: torch.dtype, *, then: str = "none") -> _Linear:
     weight, bias = weight.to(dtype), bias.to(dtype)
     if weight.device.type == "cpu" and _packs(dtype):
         return _Linear(torch.ops.mkldnn._reorder_linear_weight(weight, ROWS_HINT), bias, then, True)
