@@ -77,7 +77,7 @@ class Predictor:
         ignore: Any = None,
         thumbnails: bool = False,
         target_false_alarms: float | None = None,
-        precision: str = "fp32",
+        precision: str = "auto",
         device: str = "cpu",
         progress: Progress | None = None,
     ) -> "Predictor":
@@ -93,7 +93,8 @@ class Predictor:
         thumbnails: keep a small copy of each good picture for reports.
         target_false_alarms: share of good parts that may be called defective; None: 2 %. A handful of pictures cannot
             promise it, see `promise`.
-        precision, device: fp32, bf16, fp16, or auto (docs/performance); cpu, cuda, cuda:1, mps, or auto.
+        precision: of scoring, auto, fp32, bf16, fp16 or int8 (docs/performance); what is learnt is of float32 anyway.
+        device: cpu, cuda, cuda:1, mps, or auto.
         progress: called with (what is being done, how many are done, how many there are).
         Raises DataError for pictures that cannot be read, NeedsSupportError where the method needs at least one.
         """
@@ -105,6 +106,7 @@ class Predictor:
         given = given_pictures(() if images is None else images)
         chosen = partial(default_model, shots=bool(given) and k != 0)
         detector, recipe = new_detector(choice, default_model=chosen, default_backbone=DEFAULT_BACKBONE)
+        scoring = choice.engine.take(detector)  # first: it may be refused
         content = fitted_content(
             detector,
             recipe,
@@ -117,7 +119,7 @@ class Predictor:
             target=target_false_alarms,
             progress=progress or _silent,
         )
-        return cls(detector, content)
+        return cls(scoring, content)
 
     # ---- verdicts
 
@@ -306,7 +308,7 @@ class Predictor:
         cache_dir: Path | None = None,
         offline: bool = False,
         weights: Path | str | None = None,
-        precision: str = "fp32",
+        precision: str = "auto",
         device: str = "cpu",
     ) -> "Predictor":
         """Read and validate a file of `save`; nothing in it is executed. ArtifactError in one line if it is not whole.
