@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sowa.cli_fit import Artifact, CacheDir, Offline, Weights
+from sowa.cli_fit import Artifact, CacheDir, Numbers, Offline, Weights
 from sowa.console import progress_line, say, tell
 from sowa.errors import ConfigError
 
@@ -61,6 +61,7 @@ def predict(
     weights: Weights = None,
     cache_dir: CacheDir = None,
     offline: Offline = False,
+    precision: Numbers = "auto",
 ) -> None:
     """Judge pictures, any number of them in constant memory. An unreadable one is a row with an error.
 
@@ -74,7 +75,7 @@ def predict(
     drawings = Drawings(overlays, heatmaps)  # type: ignore[arg-type]  # checked by itself
     stop = threading.Event()
     items = _items(sources, watch, idle, every, out, stop)
-    detector = Predictor.load(artifact, weights=weights, cache_dir=cache_dir, offline=offline)
+    detector = Predictor.load(artifact, weights=weights, cache_dir=cache_dir, offline=offline, precision=precision)
     detector = detector if threshold is None else detector.with_threshold(threshold)
     size = 1 if watch else batch_size
     if out is None:

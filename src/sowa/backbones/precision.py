@@ -37,7 +37,7 @@ def resolve_precision(precision: str, *, width: int, device: torch.device) -> st
         raise ConfigError("precision=fp16 is for a GPU: on a processor choose bf16, fp32 or auto")
     if precision == "int8" and not (device.type == "cpu" and native_int8()):
         raise ConfigError(
-            "precision=int8 is for processors that multiply bytes (AVX512-VNNI, AVX-VNNI, AMX): choose auto, bf16 or fp32"
+            "precision=int8 is for processors with AVX512-VNNI, AVX-VNNI or AMX: choose auto, bf16 or fp32"
         )
     if precision != "auto":
         return precision

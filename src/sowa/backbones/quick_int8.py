@@ -1,9 +1,9 @@
 """A vision transformer's blocks with their products in 8-bit whole numbers.
 
 The products of a block (query-key-value, output, both of the MLP) multiply bytes and add up exactly: weights are
--127..127 with a scale of each output, what they are multiplied with is 0..255 with one scale. Scales are constants of the tower,
-from `Ranges` that were measured once, so an image's tokens depend on nothing but the image. All else, the residual
-stream, norms, softmax, attention's own two products, is as in `sowa.backbones.quick`.
+-127..127 with a scale of each output, what they are multiplied with is 0..255 with one scale. Scales are constants of
+the tower, from `Ranges` that were measured once, so an image's tokens depend on nothing but the image. All else, the
+residual stream, norms, softmax, attention's own two products, is as in `sowa.backbones.quick`.
 
 What eight bits cost is kept small by exact algebra: each channel's middle and part of its width (`SMOOTHED`) move into
 the norm before it or the values it is made of, and out of the weights after it; the hidden channels of widest range

@@ -16,7 +16,10 @@ __all__ = ["HOME", "SHIPPED", "ranges_bytes", "shipped_ranges"]
 HOME = Path(str(resources.files("sowa") / "backbones" / "measured"))
 
 SHIPPED: dict[str, tuple[str, str]] = {
-    "sha256:e830c8856ae33cda9ae789b6b0029306c69d7398eb214b0018fb245010da9780": ("compact.safetensors", "15303c327f35caf30427fd01c0f5fc2100fb883bf77f547c820ecabb0d86cbde"),
+    "sha256:e830c8856ae33cda9ae789b6b0029306c69d7398eb214b0018fb245010da9780": (
+        "compact.safetensors",
+        "15303c327f35caf30427fd01c0f5fc2100fb883bf77f547c820ecabb0d86cbde",
+    ),
 }
 """Weights of an image tower -> (file below `measured`, SHA-256 of the file). Made by benchmarks/int8_ranges.py."""
 

@@ -87,14 +87,12 @@ class Predictor:
         model, backbone, options, backbone_options: as in `sowa.detectors.DETECTORS` and
             `sowa.backbones.build_backbone`; None: what `trained` says, else the defaults of this module.
         trained: tensors of `sowa train`, or a run folder.
-        k: how many pictures are remembered, drawn by `seed`; the others set the threshold. "all": at most
-            64, fewer with tiles.
+        k: how many pictures are remembered, drawn by `seed`; others set the threshold. "all": at most 64, fewer tiled.
         fit, tile, overlap, roi, ignore: see `sowa.predictor.view`.
         thumbnails: keep a small copy of each good picture for reports.
         target_false_alarms: share of good parts that may be called defective; None: 2 %. A handful of pictures cannot
             promise it, see `promise`.
-        precision: of scoring, auto, fp32, bf16, fp16 or int8 (docs/performance); what is learnt is of float32 anyway.
-        device: cpu, cuda, cuda:1, mps, or auto.
+        precision, device: auto, fp32, bf16, fp16, int8, of scoring (docs/performance); cpu, cuda, cuda:1, mps or auto.
         progress: called with (what is being done, how many are done, how many there are).
         Raises DataError for pictures that cannot be read, NeedsSupportError where the method needs at least one.
         """
@@ -106,7 +104,7 @@ class Predictor:
         given = given_pictures(() if images is None else images)
         chosen = partial(default_model, shots=bool(given) and k != 0)
         detector, recipe = new_detector(choice, default_model=chosen, default_backbone=DEFAULT_BACKBONE)
-        scoring = choice.engine.take(detector)  # first: it may be refused
+        scoring = choice.engine.take(detector)
         content = fitted_content(
             detector,
             recipe,
