@@ -6,7 +6,8 @@ SOWA with four shots on CLIP ViT-L/14 at 336 px, weights drawn from a seed. The 
 products in the same process, measured before and after. Passes of the yardstick (benchmarks/yardstick.py) and of the
 engine alternate; medians count. A pass goes from decoded pixels to score and map. Operations are those of the matrix
 products of the whole pass (blocks, adapters, projections, memory bank), so that the share of the peak says what all the
-rest costs. `--quick` times one pass of each.
+rest costs. Where the processor multiplies bytes, the int8 engine takes its turn too, with ranges measured on a shot:
+weights are drawn, so of its drift it says nothing. `--quick` times one pass of each, in batches of 4.
 """
 
 import argparse
@@ -21,7 +22,8 @@ import torch
 from yardstick import PlainSowa
 
 from sowa.backbones import build_backbone
-from sowa.backbones.precision import DTYPES
+from sowa.backbones.precision import working_dtype
+from sowa.backbones.quick_int8 import int8_works, measured_ranges
 from sowa.detectors.sowa import Sowa
 from sowa.metrics import write_json
 from sowa.training.record import machine_facts
@@ -64,20 +66,29 @@ def operations(detector: Sowa) -> float:
     return 1e-9 * (blocks + adapters + projections + bank)
 
 
-def measured(passes: int, model: str, size: int | None) -> dict:
+def in_bytes(detector: Sowa, shot: torch.Tensor) -> Sowa | None:
+    """The detector on a tower in int8; None where this processor or this torch cannot."""
+    if not int8_works():
+        return None
+    backbone = detector.backbone
+    return detector._on(backbone._in_bytes(measured_ranges(backbone.visual, backbone._normalised(shot))))
+
+
+def measured(passes: int, model: str, size: int | None, count: int) -> dict:
     backbone = build_backbone("clip", model=model, image_size=size, weights="random")
     plain_detector = Sowa(backbone=backbone, text_weight=0.5).eval()
     side = backbone.image_size
     generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (SHOTS + BATCH, 3, side, side), generator=generator).to(torch.uint8)
-    peaks = {name: [peak(DTYPES[name])] for name in ("fp32", "bf16")}
+    images = torch.randint(0, 256, (SHOTS + count, 3, side, side), generator=generator).to(torch.uint8)
+    peaks = {name: [peak(working_dtype(name))] for name in ("fp32", "bf16")}
     said(f"peak {peaks}")
-    times: dict[str, list[float]] = {"yardstick": [], "engine": [], "encode": [], "single": []}
+    times: dict[str, list[float]] = {"yardstick": [], "engine": [], "encode": [], "single": [], "int8": []}
     with torch.inference_mode():
         engine = plain_detector.at_precision("auto")
         reference = engine.fit_tokens("object", engine.encode(images[:SHOTS]))
         plain = PlainSowa(plain_detector, reference["bank"])
         batch, one = images[SHOTS:], images[SHOTS : SHOTS + 1]
+        bytewise = in_bytes(plain_detector, images[:1])
         exact = plain_detector(one, reference).score_map
         apart = float(abs(torch.from_numpy(plain(one)) - exact).max())
         lowered = float(abs(engine(one, reference).score_map - exact).max())
@@ -91,37 +102,43 @@ def measured(passes: int, model: str, size: int | None) -> dict:
             times["engine"].append(time.perf_counter() - began)
             times["yardstick"] += seconds(lambda: plain(batch), 1)
             times["single"] += seconds(lambda: engine(one, reference), 3)
+            if bytewise is not None:
+                times["int8"] += seconds(lambda: bytewise(batch, reference), 1)
             said(f"{times}")
     for name, found in peaks.items():
-        found.append(peak(DTYPES[name]))
-    middle = {name: statistics.median(values) for name, values in times.items()}
+        found.append(peak(working_dtype(name)))
+    row = {"shots": SHOTS, "batch": count, "model": model, "image_size": side, "seconds": times}
+    row |= {"map_difference_yardstick_to_fp32": apart, "map_difference_engine_to_fp32": lowered}
+    return figures(row, operations(plain_detector), peaks, engine.backbone.precision)
+
+
+def figures(row: dict, work: float, peaks: dict[str, list[float]], precision: str) -> dict:
+    """work: GFLOP of an image; peaks: GFLOP/s by type."""
+    times, count = row["seconds"], row["batch"]
+    middle = {name: statistics.median(values) for name, values in times.items() if values}
     best = {name: max(values) for name, values in peaks.items()}
-    work = operations(plain_detector)
-    rate = work * BATCH / middle["engine"]
-    row = {
-        "model": model,
-        "image_size": side,
-        "shots": SHOTS,
-        "batch": BATCH,
-        "precision": engine.backbone.precision,
+    rate = work * count / middle["engine"]
+    row |= {
+        "precision": precision,
         "gflop_per_image": round(work, 1),
         "peak_gflops": {name: round(value, 1) for name, value in best.items()},
-        "yardstick_images_per_second": BATCH / middle["yardstick"],
-        "yardstick_share_of_fp32_peak": work * BATCH / middle["yardstick"] / best["fp32"],
-        "engine_images_per_second": BATCH / middle["engine"],
+        "yardstick_images_per_second": count / middle["yardstick"],
+        "yardstick_share_of_fp32_peak": work * count / middle["yardstick"] / best["fp32"],
+        "engine_images_per_second": count / middle["engine"],
         "engine_gflops": rate,
-        "encode_seconds_per_image": middle["encode"] / BATCH,
+        "encode_seconds_per_image": middle["encode"] / count,
         "single_image_seconds": middle["single"],
-        "map_difference_yardstick_to_fp32": apart,
-        "map_difference_engine_to_fp32": lowered,
-        "seconds": times,
     }
     ratios = {
         "engine_to_yardstick": middle["yardstick"] / middle["engine"],
-        "share_of_peak": rate / best[engine.backbone.precision],
-        "single_to_batch_latency": middle["single"] / (middle["engine"] / BATCH),
-        "peak_to_fp32_peak": best[engine.backbone.precision] / best["fp32"],
+        "share_of_peak": rate / best[precision],
+        "single_to_batch_latency": middle["single"] / (middle["engine"] / count),
+        "peak_to_fp32_peak": best[precision] / best["fp32"],
     }
+    if "int8" in middle:
+        row["int8_images_per_second"] = count / middle["int8"]
+        ratios["int8_to_yardstick"] = middle["yardstick"] / middle["int8"]
+        ratios["int8_to_engine"] = middle["engine"] / middle["int8"]
     return {"name": "engine", "rows": [row], "ratios": ratios, "hardware": machine_facts()}
 
 
@@ -130,10 +147,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--passes", type=int, default=3, help="of the yardstick (%(default)s)")
     parser.add_argument("--model", default=MODEL, help="of open_clip (%(default)s)")
     parser.add_argument("--size", type=int, help="of the image in pixels; else the model's own")
-    parser.add_argument("--quick", action="store_true", help="one pass of each")
+    parser.add_argument("--quick", action="store_true", help="one pass of each, in batches of 4")
     parser.add_argument("--json", type=Path, help="write the figures here, too")
     options = parser.parse_args(argv)
-    result = measured(1 if options.quick else options.passes, options.model, options.size)
+    passes, count = (1, BATCH // 2) if options.quick else (options.passes, BATCH)
+    result = measured(passes, options.model, options.size, count)
     print(json.dumps(result, indent=1))
     if options.json:
         write_json(options.json, result)

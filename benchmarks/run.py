@@ -3,7 +3,8 @@
     python benchmarks/run.py [--quick] [--only NAME,NAME] [--out docs/performance]
 
 `make bench` and `make bench-quick` call this. Each script of `SCRIPTS` runs in a process of its own, in this order;
-its JSON stays in OUT/NAME.json and its ratios go into OUT/README.md, with the date and what kind of machine it was. A
+its JSON stays in OUT/NAME.json and its ratios go into OUT/README.md, with the seconds of each script and of all, the
+date and what kind of machine it was. A
 script that fails is named on the page with its last line, keeps its older JSON, and does not stop the others; the exit
 code is then 1. `--quick` is for a glance: it writes to runs/bench-quick unless `--out` says otherwise.
 
@@ -46,15 +47,16 @@ SCRIPTS: dict[str, Script] = {
     "startup": Script("Cold processes: help, import, first prediction."),
     "engine": Script("SOWA on ViT-L/14 at 336 px against the plain eager composition and the processor's peak."),
     "stream": Script("Files to results on the offline backbone at 224 px.", ("--model", "sowa_plus,sowa")),
-    "drift": Script("Scores and maps in bfloat16 against float32."),
+    "drift": Script("Scores and maps in bfloat16 and in int8 against float32.", ("--draws", "3")),
     "memory_bank": Script("The search of a large memory bank: blocks, coreset, approximate index."),
     "metrics": Script(
         "Exact pixel metrics against a loop of 200 thresholds.", (), ("--images", "40", "--repeats", "3")
     ),
     "token_cache": Script("Cached tokens against computing them: ViT-L/14 at 336 px, with --quick a tiny backbone."),
     "train_step": Script("A training step on cached tokens: ViT-L/14 at 336 px, with --quick a tiny backbone."),
+    "protocol": Script("The paper's auxiliary protocol, timed on a part: ViT-L/14, with --quick a tiny backbone."),
     "decode": Script("Decoding that scales while it decodes against plain Pillow.", (), ("--rounds", "2")),
-    "flat_memory": Script("Memory of a long stream.", ("--count", "3000"), ("--count", "1200")),
+    "flat_memory": Script("Memory of a long stream.", ("--count", "3000"), ("--count", "1000")),
 }
 
 
@@ -101,7 +103,8 @@ def page(results: Mapping[str, Any], errors: Mapping[str, str], seconds: Mapping
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     kind = f"{facts['cores']} cores, {'with' if facts['native_bf16'] else 'without'} bfloat16 products of its own"
     date = datetime.now(timezone.utc).strftime("%Y-%m-%d")
-    lines = ["## The last run", "", f"`{command}`, {date}. {kind}; {versions}.", ""]
+    took = f" {sum(seconds.values()) / 60:.1f} minutes." if seconds else ""
+    lines = ["## The last run", "", f"`{command}`, {date}.{took} {kind}; {versions}.", ""]
     for name, script in SCRIPTS.items():
         if name not in results and name not in errors:
             continue
@@ -147,8 +150,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     about = HERE / "about.md"
     text = [about.read_text(encoding="utf-8").rstrip(), ""] if about.exists() else []
     (out / "README.md").write_text("\n".join([*text, page(results, errors, seconds, command)]), encoding="utf-8")
-    write_json(out / "machine.json", machine() | {"seconds": seconds, "failed": errors})
-    print(f"wrote {out / 'README.md'}")
+    write_json(
+        out / "machine.json", machine() | {"seconds": seconds, "total_seconds": sum(seconds.values()), "failed": errors}
+    )
+    print(f"wrote {out / 'README.md'}, {sum(seconds.values()):.0f} s in all")
     return 1 if errors else 0
 
 

@@ -112,7 +112,7 @@ def speed(
     batches: Annotated[str, typer.Option(help="Images at once.")] = "1,8",
     shots: Annotated[str, typer.Option(help="Good images in the memory.")] = "0,4",
     seconds: Annotated[float, typer.Option(help="Of measuring for each number.")] = 5.0,
-    precision: Annotated[str, typer.Option(help="Of the backbones: auto, fp32, bf16 or fp16.")] = "auto",
+    precision: Annotated[str, typer.Option(help="Of the backbones: auto, fp32, bf16, fp16 or int8.")] = "auto",
     out: Out = Path("runs/benchmark"),
     cache_dir: CacheDir = None,
 ) -> None:

@@ -13,12 +13,13 @@ from sowa.errors import ConfigError
 if TYPE_CHECKING:
     from sowa.predictor.predictor import Predictor
 
-__all__ = ["Artifact", "CacheDir", "Offline", "Weights", "add", "calibrate", "fit", "info"]
+__all__ = ["Artifact", "CacheDir", "Numbers", "Offline", "Weights", "add", "calibrate", "fit", "info"]
 
 Artifact = Annotated[Path, typer.Argument(help="File of `sowa fit`.", metavar="FILE.sowa")]
 Weights = Annotated[str | None, typer.Option(help="File of the backbone's weights.", metavar="PATH")]
 CacheDir = Annotated[Path | None, typer.Option(help="Where weights are kept; else SOWA_CACHE.", metavar="DIR")]
 Offline = Annotated[bool, typer.Option("--offline", help="Fetch nothing.")]
+Numbers = Annotated[str, typer.Option("--precision", help="auto, fp32 (exact), bf16, fp16 (GPU) or int8.")]
 Pictures = Annotated[
     list[str] | None, typer.Argument(metavar="GOOD", help="Folders, pictures, patterns, lists (.txt).")
 ]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sowa.cli_fit import Artifact, CacheDir, Offline, Weights
+from sowa.cli_fit import Artifact, CacheDir, Numbers, Offline, Weights
 from sowa.console import progress_line, say, tell
 from sowa.errors import ConfigError
 
@@ -66,6 +66,7 @@ def predict(
     weights: Weights = None,
     cache_dir: CacheDir = None,
     offline: Offline = False,
+    precision: Numbers = "auto",
 ) -> None:
     """Judge pictures, any number of them in constant memory. An unreadable one is a row with an error.
 
@@ -80,7 +81,8 @@ def predict(
     stop = threading.Event()
     items = _items(sources, watch, idle, every, out, stop)
     total = None if watch is not None or out is None else _expected(sources or (), out)
-    detector = Predictor.load(artifact, weights=weights, cache_dir=cache_dir, offline=offline, graph=graph)
+    places = {"weights": weights, "cache_dir": cache_dir, "offline": offline}
+    detector = Predictor.load(artifact, **places, graph=graph, precision=precision)
     detector = detector if threshold is None else detector.with_threshold(threshold)
     size = 1 if watch else batch_size
     if out is None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sowa.cli_fit import Artifact, CacheDir, Offline, Weights
+from sowa.cli_fit import Artifact, CacheDir, Numbers, Offline, Weights
 from sowa.cli_predict import Batch, Heatmaps, Overlays, Overwrite, interrupted_kindly, lasting, tally_line
 from sowa.console import progress_line, say, tell
 from sowa.errors import ConfigError
@@ -58,6 +58,7 @@ def evaluate(
     weights: Weights = None,
     cache_dir: CacheDir = None,
     offline: Offline = False,
+    precision: Numbers = "auto",
 ) -> None:
     """Judge labelled pictures: metrics, and how many of each kind are found at the threshold."""
     if out is None and (overlays != "none" or heatmaps != "none" or overwrite):
@@ -67,7 +68,7 @@ def evaluate(
     from sowa.predictor.predictor import Predictor
 
     drawings = Drawings(overlays, heatmaps)  # type: ignore[arg-type]  # checked by itself
-    detector = Predictor.load(artifact, weights=weights, cache_dir=cache_dir, offline=offline)
+    detector = Predictor.load(artifact, weights=weights, cache_dir=cache_dir, offline=offline, precision=precision)
     detector = detector if threshold is None else detector.with_threshold(threshold)
     chosen = labelled(detector, folder, layout=layout, split=split, categories=category, limit=limit)
     tally = Tally(detector, chosen)

@@ -157,7 +157,7 @@ def test_auto_goes_by_the_processor_and_the_width(monkeypatch):
 
 def test_errors_say_what_to_choose():
     with pytest.raises(UnknownNameError, match="bf16"):
-        resolve_precision("int8", width=64, device=CPU)
+        resolve_precision("double", width=64, device=CPU)
     with pytest.raises(ConfigError, match="GPU"):
         resolve_precision("fp16", width=64, device=CPU)
     lowered = build_backbone("random_tiny").at_precision("bf16")

@@ -27,6 +27,27 @@ def test_a_file_of_one_precision_works_under_another(tmp_path):
         assert again.predict(part(7)).score == made.predict(part(7)).score
 
 
+def test_what_is_learnt_does_not_depend_on_the_precision_of_scoring():
+    options = {"name": "disc", "model": "sowa_plus", "backbone": "random_tiny"}
+    exact, lowered = (Predictor.fit(parts(3), **options, precision=name) for name in ("fp32", "bf16"))
+    assert exact.id == lowered.id and exact.content.calibration == lowered.content.calibration
+    assert exact.predict(part(7)).score != lowered.predict(part(7)).score
+
+
+def test_auto_is_the_default(monkeypatch, tmp_path):
+    monkeypatch.setattr(precision, "native_bf16", lambda: True)
+    monkeypatch.setattr(precision, "LEAST_WIDTH", 1)
+    fitted = Predictor.fit(parts(2), name="disc", model="sowa_plus", backbone="random_tiny")
+    fitted.save(tmp_path / "disc.sowa")
+    assert fitted.info()["precision"] == Predictor.load(tmp_path / "disc.sowa").info()["precision"] == "bf16"
+
+
+def test_int8_is_refused_where_its_ranges_were_not_measured(monkeypatch):
+    monkeypatch.setattr(precision, "native_int8", lambda: True)
+    with pytest.raises(ConfigError, match="compact"):
+        Predictor.fit(parts(1), name="disc", backbone="random_tiny", precision="int8")
+
+
 def test_auto_keeps_a_tiny_tower_in_float32(monkeypatch):
     monkeypatch.setattr(precision, "native_bf16", lambda: True)
     fitted = Predictor.fit(parts(2), name="disc", backbone="random_tiny", precision="auto")

@@ -11,6 +11,7 @@ from sowa.errors import ConfigError, DataError
 from sowa.types import Tokens
 
 if TYPE_CHECKING:
+    from sowa.backbones.quick_int8 import Ranges
     from sowa.backbones.text import TextTower
 
 __all__ = ["Backbone", "FrozenAttention", "spread_taps", "square_grid"]
@@ -55,7 +56,7 @@ class Backbone(nn.Module):
     mean: Tensor
     std: Tensor
     precision: str = "fp32"
-    """What the image tower computes in: fp32, bf16 or fp16. Its tokens are float32 in any case."""
+    """What the image tower computes in: fp32, bf16, fp16 or int8. Its tokens are float32 in any case."""
 
     def __init__(
         self,
@@ -143,15 +144,26 @@ class Backbone(nn.Module):
         raise ConfigError(f"backbone '{self.name}' has one image size: choose another backbone")
 
     def at_precision(self, precision: str) -> "Backbone":
-        """The same image tower computing in `auto`, `fp32`, `bf16` or `fp16` (`sowa.backbones.precision`): itself where
-        that is what it does already, else another one beside it. Text, norms, the residual stream and all results stay
-        float32. ConfigError for what the device cannot do, or for making a lowered tower float32 again.
+        """The same image tower computing in `auto`, `fp32`, `bf16`, `fp16` or `int8` (`sowa.backbones.precision`):
+        itself where that is what it does already, else another one beside it. Text, norms, the residual stream and all
+        results stay float32. ConfigError for what the device cannot do, for int8 on a tower whose channels were not
+        measured, or for making a lowered tower float32 again.
         """
         wanted = resolve_precision(precision, width=self._products, device=self.mean.device)
         if wanted == self.precision:
             return self
         if self.precision != "fp32":
             raise ConfigError(f"backbone '{self.name}' computes in {self.precision} already: take the original one")
+        if wanted == "int8":
+            from sowa.backbones.ranges import shipped_ranges  # read where it is asked for, once
+
+            ranges = shipped_ranges(self.weights_id)
+            if ranges is None:
+                raise ConfigError(
+                    f"precision=int8 is for backbone 'compact': the channels of '{self.name}' were not measured, choose"
+                    " auto or bf16"
+                )
+            return self._in_bytes(ranges)
         return self._lowered(wanted)
 
     @property
@@ -161,6 +173,9 @@ class Backbone(nn.Module):
 
     def _lowered(self, precision: str) -> "Backbone":
         raise ConfigError(f"backbone '{self.name}' computes in fp32 alone: choose precision=fp32")
+
+    def _in_bytes(self, ranges: "Ranges") -> "Backbone":
+        raise ConfigError(f"backbone '{self.name}' has no products of bytes: choose precision=auto")
 
     def project(self, tokens: Tensor) -> Tensor:
         """[..., D] -> [..., E]: the tower's own projection into the joint space, without its final norm."""

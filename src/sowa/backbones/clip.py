@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from sowa.backbones.base import Backbone, FrozenAttention, square_grid
 from sowa.backbones.positions import resample_positions
-from sowa.backbones.precision import DTYPES
+from sowa.backbones.precision import working_dtype
 from sowa.backbones.quick import QuickTower, cast_copy, quick_tower
+from sowa.backbones.quick_int8 import Ranges, int8_tower
 from sowa.backbones.state import hash_tensors, load_strictly
 from sowa.backbones.text import VOCABULARY, TextTower
 from sowa.errors import WeightsError
@@ -109,9 +110,13 @@ class ClipBackbone(Backbone):
         return self._with_visual(visual, self.precision, self.quick)
 
     def _lowered(self, precision: str) -> "ClipBackbone":
-        visual = cast_copy(self.visual, DTYPES[precision])
-        quick = quick_tower(self.visual, DTYPES[precision], embedded_by=visual)
+        visual = cast_copy(self.visual, working_dtype(precision))
+        quick = quick_tower(self.visual, working_dtype(precision), embedded_by=visual)
         return self._with_visual(visual, precision, quick)
+
+    def _in_bytes(self, ranges: Ranges) -> "ClipBackbone":
+        visual = cast_copy(self.visual, working_dtype("int8"))
+        return self._with_visual(visual, "int8", int8_tower(self.visual, ranges, embedded_by=visual))
 
     def _with_visual(self, visual: VisionTransformer, precision: str, quick: QuickTower | None) -> "ClipBackbone":
         other = ClipBackbone(

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from sowa.backbones.base import Backbone, FrozenAttention
-from sowa.backbones.precision import DTYPES
+from sowa.backbones.precision import working_dtype
 from sowa.backbones.pyramid import PyramidTokens
 from sowa.backbones.quick import cast_copy
 from sowa.backbones.state import hash_tensors, load_strictly
@@ -64,7 +64,7 @@ class CnnBackbone(Backbone):
         """As `Backbone.encode_image`; each level has a width and a grid of its own."""
         taps = self._checked_taps(taps)
         wanted = sorted(set(taps))
-        pixels = self._normalised(images).to(DTYPES[self.precision])
+        pixels = self._normalised(images).to(working_dtype(self.precision))
         if cls:
             last, maps = self.visual.forward_intermediates(pixels, indices=wanted or [DEPTH])
             pooled_BE = self.visual.forward_head(last, pre_logits=True).float()
@@ -83,7 +83,7 @@ class CnnBackbone(Backbone):
     def _lowered(self, precision: str) -> "CnnBackbone":
         other = CnnBackbone(
             name=self.name,
-            visual=cast_copy(self.visual, DTYPES[precision]),
+            visual=cast_copy(self.visual, working_dtype(precision)),
             image_size=self.image_size,
             mean=self.mean.flatten().tolist(),
             std=self.std.flatten().tolist(),

@@ -56,7 +56,15 @@ class PairBackbone(Backbone):
         return Tokens(cls_BE, (patches_BLD,), self.language.grid)
 
     def at_size(self, image_size: int) -> "PairBackbone":
-        return PairBackbone(name=self.name, memory=self.memory.at_size(image_size), language=self.language)
+        other = PairBackbone(name=self.name, memory=self.memory.at_size(image_size), language=self.language)
+        other.precision = self.precision
+        return other
+
+    def _lowered(self, precision: str) -> "PairBackbone":
+        """The tower of the memory; the language's, which few images go through, stays in float32."""
+        other = PairBackbone(name=self.name, memory=self.memory.at_precision(precision), language=self.language)
+        other.precision = precision
+        return other
 
     def project(self, tokens: Tensor) -> Tensor:
         return self.memory.project(tokens)

@@ -2,8 +2,9 @@
 
 Beside the libraries' own forward: weights are cast and laid out for the processor once, each residual scale
 (LayerScale) is multiplied into the weights before it, QuickGELU becomes SiLU between rescaled weights, activations are
-computed inside the products where oneDNN can, and no block after the last one wanted is run. The residual stream, norms
-and what comes out are float32. In float32 the results are the libraries' up to rounding.
+computed inside the products where oneDNN can, attention in bfloat16 is two products of matrices around a softmax, and
+no block after the last one wanted is run. The residual stream, norms and what comes out are float32. In float32 the
+results are the libraries' up to rounding.
 
 B images, T tokens with the class token first, D token width.
 """
@@ -17,15 +18,31 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["QuickTower", "cast_copy", "quick_tower"]
+__all__ = [
+    "ACTIVATIONS",
+    "Norm",
+    "Parts",
+    "Products",
+    "QuickTower",
+    "attended",
+    "cast_copy",
+    "folded",
+    "library_parts",
+    "linear_of",
+    "norm_of",
+    "quick_tower",
+    "stem_of",
+]
 
 QUICK_GELU = 1.702
 """x * sigmoid(1.702 x) = silu(1.702 x) / 1.702."""
 ROWS_HINT = 2048
 """Rows of a typical product, by which oneDNN chooses how to lay weights out; any number of rows is right."""
+MOST_LOGITS = 2**21
+"""Attention logits that are held at once, a few images' or at least one's: they stay in the processor's cache."""
 
 
-class _Norm(NamedTuple):
+class Norm(NamedTuple):
     weight: Tensor
     bias: Tensor
     eps: float
@@ -58,22 +75,30 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class _Block(NamedTuple):
-    norm_attention: _Norm
+    norm_attention: Norm
     qkv: _Linear
     out: _Linear
-    norm_mlp: _Norm
+    norm_mlp: Norm
     widen: _Linear
     narrow: _Linear
     heads: int
 
+    def __call__(self, stream: Tensor) -> Tensor:
+        dtype = self.qkv.bias.dtype
+        stream = stream + self.out(attended(self.qkv(self.norm_attention(stream).to(dtype)), self.heads))
+        # In place: nobody holds this intermediate, and levels are taken after it.
+        return stream.add_(self.narrow(self.widen(self.norm_mlp(stream).to(dtype))))
+
 
 class QuickTower(NamedTuple):
-    """`run` is all there is; made by `quick_tower`."""
+    """`run` is all there is; made by `quick_tower`, or by `sowa.backbones.quick_int8.int8_tower`."""
 
     embed: Callable[[Tensor], Tensor]
-    blocks: tuple[_Block, ...]
-    norm: _Norm
+    blocks: tuple[Callable[[Tensor], Tensor], ...]
+    """Each takes the float32 stream [B, T, D] and gives another."""
+    norm: Norm
     dtype: torch.dtype
+    """Of what `embed` takes."""
 
     def run(self, pixels_B3HW: Tensor, indices: Sequence[int], *, to_end: bool) -> tuple[Tensor, list[Tensor]]:
         """(stream [B, T, D] after the last block that was run, that after each of `indices`), all float32.
@@ -84,22 +109,45 @@ class QuickTower(NamedTuple):
         count = len(self.blocks) if to_end else max(wanted, default=-1) + 1
         stream = self.embed(pixels_B3HW.to(self.dtype)).float()
         for number, block in enumerate(self.blocks[:count]):
-            stream = self._step(block, stream)
+            stream = block(stream)
             if number in wanted:
                 taken.append(stream)
         return stream, taken
 
     def embedded_by(self, visual: nn.Module) -> "QuickTower":
         """The same blocks behind the stem of another copy, such as one for another image size."""
-        return self._replace(embed=_stem(visual))
+        return self._replace(embed=stem_of(visual))
 
-    def _step(self, block: _Block, stream: Tensor) -> Tensor:
-        qkv = block.qkv(block.norm_attention(stream).to(self.dtype))
-        query, key, value = qkv.unflatten(-1, (3, block.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        gathered = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
-        stream = stream + block.out(gathered)
-        # In place: nobody holds this intermediate, and levels are taken after it.
-        return stream.add_(block.narrow(block.widen(block.norm_mlp(stream).to(self.dtype))))
+
+def attended(qkv_BTC: Tensor, heads: int) -> Tensor:
+    """[B, T, D] values gathered by attention; qkv [B, T, 3D], its queries divided by the root of a head's width.
+
+    Torch's own attention on a processor multiplies bfloat16 at a fraction of the rate of oneDNN's products. There the
+    logits are made as a matrix, in bfloat16: the mean key is taken off first, which shifts all logits of a query by
+    one number, leaves the softmax what it is, and keeps them small enough for eight bits.
+    """
+    if qkv_BTC.dtype != torch.bfloat16 or not _packs(qkv_BTC.dtype) or qkv_BTC.device.type != "cpu":
+        query, key, value = _by_head(qkv_BTC, heads)
+        return F.scaled_dot_product_attention(query, key, value, scale=1.0).transpose(1, 2).flatten(2)
+    images, tokens, width = len(qkv_BTC), qkv_BTC.shape[1], qkv_BTC.shape[2] // 3
+    group = min(images, max(1, MOST_LOGITS // (heads * tokens * tokens)))
+    logits = qkv_BTC.new_empty(group * heads, tokens, tokens)
+    out = qkv_BTC.new_empty(images, tokens, heads, width // heads)
+    for start in range(0, images, group):
+        query, key, value = _by_head(qkv_BTC[start : start + group], heads)
+        key = key - key.mean(dim=2, keepdim=True)
+        some = logits[: len(query) * heads]
+        torch.bmm(query.flatten(0, 1), key.flatten(0, 1).transpose(1, 2), out=some)
+        torch.softmax(some, dim=-1, out=some)
+        gathered = torch.bmm(some, value.flatten(0, 1))
+        out[start : start + group] = gathered.unflatten(0, (-1, heads)).transpose(1, 2)
+    return out.flatten(2)
+
+
+def _by_head(qkv_BTC: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Query, key, value, each [B, heads, T, D / heads]."""
+    query, key, value = qkv_BTC.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+    return query, key, value
 
 
 def quick_tower(visual: nn.Module, dtype: torch.dtype, *, embedded_by: nn.Module) -> QuickTower | None:
@@ -107,17 +155,25 @@ def quick_tower(visual: nn.Module, dtype: torch.dtype, *, embedded_by: nn.Module
 
     visual: in float32, nothing of it is changed. embedded_by: a copy in `dtype` whose stem turns pixels into tokens.
     """
+    found = library_parts(visual)
+    if found is None:
+        return None
+    parts, norm = found
+    return QuickTower(stem_of(embedded_by), tuple(_packed_block(part, dtype) for part in parts), norm, dtype)
+
+
+def library_parts(visual: nn.Module) -> "tuple[list[Parts], Norm] | None":
+    """The blocks and the final norm of open_clip's or timm's vision transformer; None where a part is not known."""
     if hasattr(visual, "transformer"):
         parts, norm = [_open_clip_parts(block) for block in visual.transformer.resblocks], visual.ln_post
     else:
         parts, norm = [_timm_parts(block) for block in visual.blocks], visual.norm
-    if any(part is None for part in parts) or not isinstance(norm, nn.LayerNorm):
-        return None
-    blocks = tuple(_packed_block(part, dtype) for part in parts)
-    return QuickTower(_stem(embedded_by), blocks, _norm(norm), dtype)
+    known = [part for part in parts if part is not None]
+    return (known, norm_of(norm)) if len(known) == len(parts) and isinstance(norm, nn.LayerNorm) else None
 
 
-def _stem(visual: nn.Module) -> Callable[[Tensor], Tensor]:
+def stem_of(visual: nn.Module) -> Callable[[Tensor], Tensor]:
+    """Normalised pixels to the stream before the first block."""
     if hasattr(visual, "transformer"):
         return visual._embeds
     return lambda pixels: visual.norm_pre(visual._pos_embed(visual.patch_embed(pixels)))
@@ -133,7 +189,7 @@ def cast_copy(module: nn.Module, dtype: torch.dtype) -> nn.Module:
     return copy.deepcopy(module, cast)
 
 
-class _Parts(NamedTuple):
+class Parts(NamedTuple):
     """A block as it is in its library."""
 
     norm_attention: nn.LayerNorm
@@ -148,14 +204,14 @@ class _Parts(NamedTuple):
     heads: int
 
 
-def _open_clip_parts(block: nn.Module) -> _Parts | None:
+def _open_clip_parts(block: nn.Module) -> Parts | None:
     attention, mlp = getattr(block, "attn", None), getattr(block, "mlp", None)
     if not isinstance(attention, nn.MultiheadAttention) or attention.in_proj_weight is None:
         return None
     if not isinstance(mlp, nn.Sequential) or [name for name, _ in mlp.named_children()] != ["c_fc", "gelu", "c_proj"]:
         return None
     return _known(
-        _Parts(
+        Parts(
             block.ln_1,
             (attention.in_proj_weight, attention.in_proj_bias),
             attention.out_proj,
@@ -170,7 +226,7 @@ def _open_clip_parts(block: nn.Module) -> _Parts | None:
     )
 
 
-def _timm_parts(block: nn.Module) -> _Parts | None:
+def _timm_parts(block: nn.Module) -> Parts | None:
     attention, mlp = getattr(block, "attn", None), getattr(block, "mlp", None)
     plain = (("q_norm", attention), ("k_norm", attention), ("norm", attention), ("norm", mlp))
     if any(not isinstance(getattr(owner, name, nn.Identity()), nn.Identity) for name, owner in plain):
@@ -180,7 +236,7 @@ def _timm_parts(block: nn.Module) -> _Parts | None:
     if not hasattr(attention, "qkv"):
         return None
     return _known(
-        _Parts(
+        Parts(
             block.norm1,
             (attention.qkv.weight, attention.qkv.bias),
             attention.proj,
@@ -195,7 +251,7 @@ def _timm_parts(block: nn.Module) -> _Parts | None:
     )
 
 
-def _known(parts: _Parts) -> _Parts | None:
+def _known(parts: Parts) -> Parts | None:
     norms = all(isinstance(norm, nn.LayerNorm) for norm in (parts.norm_attention, parts.norm_mlp))
     scales = all(
         isinstance(scale, nn.Identity) or hasattr(scale, "gamma") for scale in (parts.attention_scale, parts.mlp_scale)
@@ -204,46 +260,64 @@ def _known(parts: _Parts) -> _Parts | None:
     return parts if norms and scales and (exact or type(parts.activation).__name__ == "QuickGELU") else None
 
 
-def _packed_block(parts: _Parts, dtype: torch.dtype) -> _Block:
+class Products(NamedTuple):
+    """Weight and bias of a block's four products in float32, with all that need not be computed multiplied in."""
+
+    qkv: tuple[Tensor, Tensor]
+    """Queries are divided by the root of a head's width."""
+    out: tuple[Tensor, Tensor]
+    widen: tuple[Tensor, Tensor]
+    narrow: tuple[Tensor, Tensor]
+    activation: str
+    """After `widen`: silu or gelu."""
+
+
+def folded(parts: Parts) -> Products:
+    """The same block in fewer operations: residual scales and QuickGELU's factor become part of the weights."""
     quick = type(parts.activation).__name__ == "QuickGELU"
     gain = QUICK_GELU if quick else 1.0
     width = len(parts.norm_attention.weight)
-    first, second = _scale(parts.attention_scale, width), _scale(parts.mlp_scale, width)
+    ones = parts.norm_attention.weight.new_ones(width, dtype=torch.float32)
+    first, second = (
+        getattr(scale, "gamma", ones).detach().float() for scale in (parts.attention_scale, parts.mlp_scale)
+    )
+    root = torch.cat((ones * (width // parts.heads) ** -0.5, ones, ones))
+    narrow, narrow_bias = _plain(parts.narrow.weight, parts.narrow.bias, second)
+    widen, widen_bias = _plain(parts.widen.weight, parts.widen.bias)
+    return Products(
+        qkv=_plain(*parts.qkv, root),
+        out=_plain(parts.out.weight, parts.out.bias, first),
+        widen=(widen * gain, widen_bias * gain),
+        narrow=(narrow / gain, narrow_bias),
+        activation="silu" if quick else "gelu",
+    )
+
+
+def _plain(weight: Tensor, bias: Tensor | None, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Both in float32, each output times its entry of `rows`."""
+    weight = weight.detach().float()
+    bias = weight.new_zeros(len(weight)) if bias is None else bias.detach().float()
+    return (weight, bias) if rows is None else (weight * rows[:, None], bias * rows)
+
+
+def _packed_block(parts: Parts, dtype: torch.dtype) -> _Block:
+    products = folded(parts)
     return _Block(
-        norm_attention=_norm(parts.norm_attention),
-        qkv=_linear(*parts.qkv, dtype=dtype),
-        out=_linear(parts.out.weight, parts.out.bias, rows=first, dtype=dtype),
-        norm_mlp=_norm(parts.norm_mlp),
-        widen=_linear(parts.widen.weight, parts.widen.bias, gain=gain, dtype=dtype, then="silu" if quick else "gelu"),
-        narrow=_linear(parts.narrow.weight, parts.narrow.bias, rows=second, gain=1 / gain, bias_gain=1.0, dtype=dtype),
+        norm_attention=norm_of(parts.norm_attention),
+        qkv=linear_of(*products.qkv, dtype),
+        out=linear_of(*products.out, dtype),
+        norm_mlp=norm_of(parts.norm_mlp),
+        widen=linear_of(*products.widen, dtype, then=products.activation),
+        narrow=linear_of(*products.narrow, dtype),
         heads=parts.heads,
     )
 
 
-def _scale(module: nn.Module, width: int) -> Tensor | None:
-    return module.gamma.detach().float() if hasattr(module, "gamma") else None
+def norm_of(norm: nn.LayerNorm) -> Norm:
+    return Norm(norm.weight.detach().float(), norm.bias.detach().float(), norm.eps)
 
 
-def _norm(norm: nn.LayerNorm) -> _Norm:
-    return _Norm(norm.weight.detach().float(), norm.bias.detach().float(), norm.eps)
-
-
-def _linear(
-    weight: Tensor,
-    bias: Tensor | None,
-    *,
-    dtype: torch.dtype,
-    rows: Tensor | None = None,
-    gain: float = 1.0,
-    bias_gain: float | None = None,
-    then: str = "none",
-) -> _Linear:
-    """rows: factor of each output; gain: of all weights, and of the bias unless `bias_gain` says otherwise."""
-    weight = weight.detach().float()
-    bias = weight.new_zeros(len(weight)) if bias is None else bias.detach().float()
-    weight, bias = weight * gain, bias * (gain if bias_gain is None else bias_gain)
-    if rows is not None:
-        weight, bias = weight * rows[:, None], bias * rows
+def linear_of(weight: Tensor, bias: Tensor, dtype: torch.dtype, *, then: str = "none") -> _Linear:
     weight, bias = weight.to(dtype), bias.to(dtype)
     if weight.device.type == "cpu" and _packs(dtype):
         return _Linear(torch.ops.mkldnn._reorder_linear_weight(weight, ROWS_HINT), bias, then, True)

@@ -15,8 +15,9 @@ from torch import Tensor
 from sowa.backbones.base import Backbone, FrozenAttention, square_grid
 from sowa.backbones.plain_vit import PLAIN, PlainVit
 from sowa.backbones.positions import resample_positions
-from sowa.backbones.precision import DTYPES
+from sowa.backbones.precision import working_dtype
 from sowa.backbones.quick import QuickTower, cast_copy, quick_tower
+from sowa.backbones.quick_int8 import Ranges, int8_tower
 from sowa.backbones.state import draw_state, hash_tensors, load_strictly
 from sowa.backbones.text import LateTextTower, TextTower
 from sowa.errors import WeightsError
@@ -117,9 +118,13 @@ class VitBackbone(Backbone):
         return self._with_visual(visual, self.positions, self.precision, self.quick)
 
     def _lowered(self, precision: str) -> "VitBackbone":
-        visual = cast_copy(self.visual, DTYPES[precision])
-        quick = quick_tower(self.visual, DTYPES[precision], embedded_by=visual)
+        visual = cast_copy(self.visual, working_dtype(precision))
+        quick = quick_tower(self.visual, working_dtype(precision), embedded_by=visual)
         return self._with_visual(visual, self.positions, precision, quick)
+
+    def _in_bytes(self, ranges: Ranges) -> "VitBackbone":
+        visual = cast_copy(self.visual, working_dtype("int8"))
+        return self._with_visual(visual, self.positions, "int8", int8_tower(self.visual, ranges, embedded_by=visual))
 
     def _with_visual(
         self, visual: VisionTransformer, positions: Tensor | None, precision: str, quick: QuickTower | None

@@ -60,7 +60,7 @@ class Detector(nn.Module, ABC):
         return self.trains == "auxiliary"
 
     def at_precision(self, precision: str) -> "Detector":
-        """The detector whose backbone computes in `auto`, `fp32`, `bf16` or `fp16`; the same object where that changes
+        """The detector whose backbone computes in `auto`, `fp32`, `bf16`, `fp16` or `int8`; itself where that changes
         nothing. Trained tensors are shared, references of one serve the other. For scoring, not for training."""
         return self.on_backbone(self.backbone.at_precision(precision))
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sowa.backbones.base import Backbone
-from sowa.backbones.precision import DTYPES
+from sowa.backbones.precision import working_dtype
 from sowa.detectors.base import Detector
 from sowa.detectors.sowa_losses import LevelLosses
 from sowa.detectors.sowa_options import check_options, check_texts
@@ -162,13 +162,13 @@ class Sowa(Detector):
     def _on(self, backbone: Backbone) -> "Sowa":
         twin = super()._on(backbone)
         # Not submodules: they are no tensors of their own.
-        twin.__dict__["halves"] = [one.with_halves(DTYPES[backbone.precision]) for one in self.adapters]
+        twin.__dict__["halves"] = [one.with_halves(working_dtype(backbone.precision)) for one in self.adapters]
         return twin
 
     def load_trained_state(self, state: Mapping[str, Tensor]) -> None:
         super().load_trained_state(state)
         if self.halves is not None:
-            self.__dict__["halves"] = [one.with_halves(DTYPES[self.backbone.precision]) for one in self.adapters]
+            self.__dict__["halves"] = [one.with_halves(working_dtype(self.backbone.precision)) for one in self.adapters]
 
     # ---- text side
 

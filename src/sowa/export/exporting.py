@@ -176,9 +176,14 @@ def _facts(detector: Detector, precision: str) -> dict[str, Any]:
 
 
 def _in_float32(predictor: Predictor) -> Predictor:
-    """Files are exact; a detector may compute in fewer digits where its processor is quick with them."""
-    precise = getattr(predictor.detector, "at_precision", None)
-    return predictor if precise is None else Predictor(precise("fp32"), predictor.content, identity=predictor.id)
+    """Exported files are exact; a detector that scores in fewer digits is read again from its own file."""
+    if predictor.info()["precision"] == "fp32" or not hasattr(predictor.detector, "at_precision"):
+        return predictor
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "exact.sowa"
+        predictor.save(path, bundle=predictor.info()["backbone"]["inside"])
+        exact = Predictor.load(path, precision="fp32")
+    return Predictor(exact.detector, predictor.content, identity=predictor.id)
 
 
 def _views(predictor: Predictor, pictures: Sequence[Image.Image]) -> list[NDArray[np.uint8]]:

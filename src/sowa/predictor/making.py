@@ -30,7 +30,7 @@ PLACES = ("weights", "cache_dir", "offline")
 class Engine(NamedTuple):
     """Where and in which numbers a detector computes."""
 
-    precision: str = "fp32"
+    precision: str = "auto"
     device: str = "cpu"
 
     def checked(self) -> "Engine":
@@ -38,9 +38,13 @@ class Engine(NamedTuple):
         resolve_precision(self.precision, width=0, device=_place(self.device))
         return self
 
+    def placed(self, detector: Detector) -> Detector:
+        """The detector for learning, there: what is learnt is of float32 products, whatever scores later."""
+        return detector.to(_place(self.device)).eval()
+
     def take(self, detector: Detector) -> Detector:
         """The detector for scoring, there."""
-        return detector.to(_place(self.device)).at_precision(self.precision).eval()
+        return self.placed(detector).at_precision(self.precision).eval()
 
 
 class Choice(NamedTuple):
@@ -51,7 +55,7 @@ class Choice(NamedTuple):
     options: Mapping[str, Any] | None
     backbone_options: Mapping[str, Any] | None
     trained: Path | str | None
-    engine: Engine = Engine()
+    engine: Engine = Engine("fp32")
 
 
 def _place(device: str) -> torch.device:
@@ -70,7 +74,7 @@ def _place(device: str) -> torch.device:
 def new_detector(
     choice: Choice, *, default_model: Callable[[Backbone], str], default_backbone: str
 ) -> tuple[Detector, Recipe]:
-    """A detector and how to make it again; `default_model` names one for a backbone."""
+    """A detector for learning and how to make it again; `default_model` names one for a backbone."""
     path = None if choice.trained is None else find_trained(Path(choice.trained))
     meta = {} if path is None else read_meta(path)
     if path is not None and choice.model not in (None, meta["detector"]):
@@ -91,7 +95,7 @@ def new_detector(
     own_file = "weights" in places
     licence = licence_of(tower_name, model=kept.get("model"), tag=kept.get("tag"), own_file=own_file)
     about = None if path is None else {"name": path.name, "sha256": digest(detector.trained_state())}
-    detector = choice.engine.take(detector)
+    detector = choice.engine.placed(detector)
     precision = detector.backbone.precision
     return detector, Recipe(name, chosen, tower_name, kept, tower.weights_id, licence, about, precision)
 

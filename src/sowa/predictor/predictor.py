@@ -77,7 +77,7 @@ class Predictor:
         ignore: Any = None,
         thumbnails: bool = False,
         target_false_alarms: float | None = None,
-        precision: str = "fp32",
+        precision: str = "auto",
         device: str = "cpu",
         progress: Progress | None = None,
     ) -> "Predictor":
@@ -87,13 +87,12 @@ class Predictor:
         model, backbone, options, backbone_options: as in `sowa.detectors.DETECTORS` and
             `sowa.backbones.build_backbone`; None: what `trained` says, else the defaults of this module.
         trained: tensors of `sowa train`, or a run folder.
-        k: how many pictures are remembered, drawn by `seed`; the others set the threshold. "all": at most
-            64, fewer with tiles.
+        k: how many pictures are remembered, drawn by `seed`; others set the threshold. "all": at most 64, fewer tiled.
         fit, tile, overlap, roi, ignore: see `sowa.predictor.view`.
         thumbnails: keep a small copy of each good picture for reports.
         target_false_alarms: share of good parts that may be called defective; None: 2 %. A handful of pictures cannot
             promise it, see `promise`.
-        precision, device: fp32, bf16, fp16, or auto (docs/performance); cpu, cuda, cuda:1, mps, or auto.
+        precision, device: auto, fp32, bf16, fp16, int8, of scoring (docs/performance); cpu, cuda, cuda:1, mps or auto.
         progress: called with (what is being done, how many are done, how many there are).
         Raises DataError for pictures that cannot be read, NeedsSupportError where the method needs at least one.
         """
@@ -105,6 +104,7 @@ class Predictor:
         given = given_pictures(() if images is None else images)
         chosen = partial(default_model, shots=bool(given) and k != 0)
         detector, recipe = new_detector(choice, default_model=chosen, default_backbone=DEFAULT_BACKBONE)
+        scoring = choice.engine.take(detector)
         content = fitted_content(
             detector,
             recipe,
@@ -117,7 +117,7 @@ class Predictor:
             target=target_false_alarms,
             progress=progress or _silent,
         )
-        return cls(detector, content)
+        return cls(scoring, content)
 
     # ---- verdicts
 
@@ -307,7 +307,7 @@ class Predictor:
         offline: bool = False,
         weights: Path | str | None = None,
         graph: Path | str | None = None,
-        precision: str = "fp32",
+        precision: str = "auto",
         device: str = "cpu",
     ) -> "Predictor":
         """Read and validate a file of `save`; nothing in it is executed. ArtifactError in one line if it is not whole.

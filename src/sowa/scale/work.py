@@ -82,6 +82,7 @@ def load(job: Job) -> Predictor:
             cache_dir=None if job.cache_dir is None else Path(job.cache_dir),
             offline=job.offline,
             weights=job.weights,
+            precision="fp32",  # the machines of one run may be of several kinds
         )
 
 

@@ -235,8 +235,9 @@ def _checked(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _check_precision(settings: Mapping[str, Any]) -> None:
     """The word is known, and the papers' arithmetic stays exact."""
     precision = settings.get("precision", "fp32")
-    if precision not in ("auto", "fp32", "bf16", "fp16"):
-        raise UnknownNameError("precision", got=str(precision), known=("auto", "fp32", "bf16", "fp16"))
+    known = ("auto", "fp32", "bf16", "fp16", "int8")
+    if precision not in known:
+        raise UnknownNameError("precision", got=str(precision), known=known)
     if settings["protocol"] == "paper" and precision != "fp32":
         raise ConfigError(f"precision={precision} with protocol=paper: the papers' numbers are of fp32, leave it out")
 
