@@ -4,11 +4,13 @@ import pytest
 import torch
 
 from sowa.detectors.patchcore import Patchcore
+from sowa.detectors.plus_head import write_head
 from sowa.detectors.sowa_plus import SowaPlus
 from sowa.errors import ConfigError
 from sowa.export.graphs import detector_graph
 from sowa.export.heads import nearest
 from sowa.nn.euclidean import nearest_rows
+from sowa.nn.states import StateHead
 from sowa.predictor.predictor import Predictor
 from tests.predictor.parts import parts
 
@@ -39,6 +41,25 @@ def test_sowa_plus(options, k):
     assert isinstance(detector, SowaPlus) and (detector.small is not None) == bool(options.get("half"))
     assert torch.allclose(score, wanted.score, rtol=1e-4, atol=1e-4)
     assert torch.allclose(score_map, wanted.score_map, rtol=1e-4, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def drawn_head(tmp_path_factory):
+    """A trained head of no skill, at taps of its own."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("head") / "head.safetensors"
+    write_head(path, StateHead(width=64, levels=2, hidden=4), taps=(1, 3), middle=0.0, slope=1.0, fraction=0.05)
+    return path
+
+
+@pytest.mark.parametrize("options", [{}, {"half": True, "head_map": 0.5}], ids=str)
+def test_sowa_plus_with_the_head_in_its_map(options, drawn_head):
+    detector, (score, score_map), wanted = compared("sowa_plus", {"head": str(drawn_head), **options})
+    assert detector.head_map > 0
+    assert torch.allclose(score, wanted.score, rtol=1e-4, atol=1e-4)
+    assert torch.allclose(score_map, wanted.score_map, rtol=1e-4, atol=1e-4)
+    without = compared("sowa_plus", options | {"head": "none"})[1][1]
+    assert not torch.allclose(score_map, without, atol=1e-2)
 
 
 @pytest.mark.parametrize("options", CORE, ids=str)

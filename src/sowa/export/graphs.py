@@ -41,7 +41,7 @@ WHOLE = {
     "padim": ("channels", "mean"),
     "patchcore": (),
     "sowa": ("prototypes", "support_peak"),
-    "sowa_plus": ("mean", "scale", "map_scale"),
+    "sowa_plus": ("mean", "scale", "map_scale", "logits"),
 }
 """Entries of one size that scores depend on, too."""
 
@@ -82,24 +82,27 @@ class Tower(nn.Module):
 class SowaPlusTower(nn.Module):
     """As `SowaPlus.encode`, with the picture of half the size made by two matrices."""
 
-    def __init__(self, detector: SowaPlus):
+    def __init__(self, detector: SowaPlus, *, heard: bool):
+        """heard: the tokens of the trained head are wanted, too."""
         super().__init__()
         self.big, self.small = detector.backbone, detector.small
         self.taps, self.global_tap = detector.taps, detector.global_tap
+        self.head_taps = detector.trained.taps if heard else ()
         if self.small is not None:
             self.register_buffer("shrink", shrinking(self.big.image_size, self.small.image_size))
 
     def forward(self, images_B3SS: Tensor) -> tuple[Tensor, ...]:
         pixels = images_B3SS.float() / 255
         if self.small is None:
-            found = self._tapped(self.big, pixels, last=True)
-            return self._described(found), *(found[tap][1] for tap in self.taps)
-        big = self._tapped(self.big, pixels, last=False)
-        small = self._tapped(self.small, apart(self.shrink, self.shrink, pixels).clamp(0, 1), last=True)
-        return self._described(small), *(big[tap][1] for tap in self.taps), *(small[tap][1] for tap in self.taps)
+            found = self._tapped(self.big, pixels, self.global_tap, *self.head_taps)
+            return self._described(found), *(found[tap][1] for tap in (*self.taps, *self.head_taps))
+        big = self._tapped(self.big, pixels, *self.head_taps)
+        small = self._tapped(self.small, apart(self.shrink, self.shrink, pixels).clamp(0, 1), self.global_tap)
+        levels = [big[tap][1] for tap in self.taps], [small[tap][1] for tap in self.taps]
+        return self._described(small), *levels[0], *levels[1], *(big[tap][1] for tap in self.head_taps)
 
-    def _tapped(self, tower: nn.Module, pixels: Tensor, *, last: bool) -> dict[int, tuple[Tensor, Tensor]]:
-        taps = sorted({*self.taps, *([self.global_tap] if last else [])})
+    def _tapped(self, tower: nn.Module, pixels: Tensor, *more: int) -> dict[int, tuple[Tensor, Tensor]]:
+        taps = sorted({*self.taps, *more})
         return dict(zip(taps, tower.encode_normed(pixels, taps), strict=True))
 
     def _described(self, found: dict[int, tuple[Tensor, Tensor]]) -> Tensor:
@@ -184,12 +187,13 @@ def _parts(detector: Detector, reference: Reference, method: str, *, open_: bool
     again = Again(tokens)
     tower: nn.Module = Tower(detector)
     if isinstance(detector, SowaPlus):
-        if "mean_0" not in reference or detector.head_map:
+        if "mean_0" not in reference:
             raise ConfigError(
-                "sowa_plus is exported with its subspaces of good pictures alone: fit it on one picture or more, with"
-                " memory=subspace and head_map=0"
+                "sowa_plus is exported with its subspaces of good pictures: fit it on one picture or more, with"
+                " memory=subspace"
             )
-        return SowaPlusTower(detector), SowaPlusHead(detector, again), maps
+        heard = "logits" in reference
+        return SowaPlusTower(detector, heard=heard), SowaPlusHead(detector, again, heard=heard), maps
     if isinstance(detector, Patchcore):
         return tower, PatchcoreHead(detector, again, None if open_ else len(reference["bank"])), maps
     if open_ and isinstance(detector, Sowa):

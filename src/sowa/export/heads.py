@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from sowa.backbones.pyramid import PyramidTokens
 from sowa.detectors.base import Detector
 from sowa.detectors.patchcore import Patchcore
+from sowa.detectors.plus_head import LogitScale
 from sowa.detectors.sowa_plus import SowaPlus
 from sowa.export.matrices import apart, enlarging, smoothing
 from sowa.nn.bank import unit
@@ -76,8 +77,10 @@ class WholeBank:
 class SowaPlusHead(Head):
     """`SowaPlus.score` with its scale as numbers, and with enlarging and smoothing in one matrix."""
 
-    def __init__(self, detector: SowaPlus, again: Again):
+    def __init__(self, detector: SowaPlus, again: Again, *, heard: bool):
+        """heard: the trained head has a share in the map; its tokens are the last levels."""
         super().__init__()
+        self.trained, self.share = (detector.head, detector.head_map) if heard else (None, 0.0)
         self.again, self.level_score, self.full = again, detector.level_score, len(detector.taps)
         self.spaces, self.floor, self.global_weight = self.full * detector.sizes, detector.floor, detector.global_weight
         size, grid = detector.backbone.image_size, detector.backbone.grid
@@ -102,7 +105,7 @@ class SowaPlusHead(Head):
         tokens = self.again(cls, *levels)
         own = [  # a residual does not ask for the variances
             residual(level, Subspace(ready[f"mean_{place}"], ready[f"basis_{place}"], torch.empty(0)))
-            for place, level in zip(range(self.spaces), tokens.levels, strict=True)
+            for place, level in enumerate(tokens.levels[: self.spaces])
         ]
         scores_BV = torch.stack([self.level_score(level_BL) for level_BL in own], dim=1)
         score_B = ((scores_BV - ready["middle_V"]) / ready["width_V"]).sum(dim=1) / self.full
@@ -110,8 +113,11 @@ class SowaPlusHead(Head):
             distance_B = torch.linalg.vector_norm(tokens.cls[:, None] - ready["global"], dim=-1).amin(dim=1)
             score_B = score_B + ready["global_slope"] * (distance_B - ready["global_middle"])
         heat = [(own[place] - ready["map_middle_V"][place]) / ready["map_width_V"][place] for place in range(self.full)]
-        mean_Bhw = to_grid(torch.stack(heat, dim=1).mean(dim=1), tokens.grids[0])
-        return score_B, apart(self.rows, self.columns, mean_Bhw)
+        heat_BL = torch.stack(heat, dim=1).mean(dim=1)
+        if self.trained is not None:
+            logits_BL = self.trained(tokens.levels[self.spaces :])
+            heat_BL = heat_BL + self.share * LogitScale.standard(logits_BL, ready["logits"])
+        return score_B, apart(self.rows, self.columns, to_grid(heat_BL, tokens.grids[0]))
 
 
 class PatchcoreHead(Head):
