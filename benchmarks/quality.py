@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import numpy as np
 from quality_cost import cost
 from quality_page import write_page
-from quality_run import Work, fill
+from quality_run import Work, alone, fill
 from quality_trust import FIRST, MOST, contact_sheets
 
 from sowa.benchmark.jobs import Jobs
@@ -178,7 +178,7 @@ def measure(given: argparse.Namespace, words: Sequence[str]) -> None:
     page = given.page or given.out / "page"
     trust = {}
     if ours:
-        sheets = timed("contact sheets", seconds, lambda: contact_sheets(all_jobs[0], cells, page))
+        sheets = timed("contact sheets", seconds, lambda: contact_sheets(alone(all_jobs[0]), cells, page))
         costs = timed("measuring seconds", seconds, lambda: cost(all_jobs))
         trust = {"parts": found, "most": MOST, "sheets": sheets, "cost": costs}
     about = {

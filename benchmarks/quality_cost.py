@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from quality_run import alone
 from quality_trust import images_of
 
 from sowa.benchmark.jobs import Jobs
@@ -34,9 +35,9 @@ def cost(all_jobs: Sequence[Jobs]) -> dict[str, Any]:
     torch.set_num_threads(min(THREADS, os.cpu_count() or 1))
     try:
         for jobs in all_jobs:
-            for choice in jobs.plan.methods:
+            for place, choice in enumerate(jobs.plan.methods):
                 if choice.name in METHODS:
-                    found["methods"][choice.name] = _of_method(jobs, choice)
+                    found["methods"][choice.name] = _of_method(alone(jobs, place), choice)
     finally:
         torch.set_num_threads(before)
     return found

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
-from sowa.nn.maps import gaussian_smooth, to_grid, top_mean, upsample
+from sowa.nn.maps import enlarge, gaussian_smooth, to_grid, top_mean, upsample
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.sampled_from([0.5, 1.0, 4.0]), st.integers(0, 99))
@@ -13,6 +13,19 @@ def test_smoothing_is_scipys(height, width, sigma, seed):
     field = torch.randn(2, height, width, generator=torch.Generator().manual_seed(seed))
     want = np.stack([gaussian_filter(one, sigma) for one in field.double().numpy()])
     np.testing.assert_allclose(gaussian_smooth(field, sigma).numpy(), want, atol=2e-6)
+
+
+@given(
+    st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    st.sampled_from([0.0, 0.5, 4.0]),
+    st.sampled_from(["symmetric", "reflect"]),
+)
+def test_enlarging_is_upsampling_and_smoothing(grid, size, sigma, border):
+    field = torch.randn(2, *grid, generator=torch.Generator().manual_seed(sum(size)))
+    wanted = gaussian_smooth(upsample(field, size, align_corners=False), sigma, border)
+    assert torch.allclose(enlarge(field, size, sigma, border), wanted, atol=3e-6)
+    assert torch.equal(enlarge(field[0], size, sigma, border), enlarge(field, size, sigma, border)[0])
 
 
 def test_sigma_zero_changes_nothing():

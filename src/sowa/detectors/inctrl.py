@@ -18,7 +18,7 @@ from sowa.errors import ArtifactError, ConfigError, NeedsSupportError
 from sowa.nn.bank import leave_one_out_distance, unit
 from sowa.nn.ensemble import SEMANTIC_WORDS, ensemble, prototypes, spaced
 from sowa.nn.heads import Head, binary_focal
-from sowa.nn.maps import gaussian_smooth, to_grid, upsample
+from sowa.nn.maps import enlarge, to_grid
 from sowa.nn.scores import abnormal_probability, level_distances
 from sowa.types import Batch, Prediction, Reference, Tokens
 
@@ -169,7 +169,7 @@ class InCtrl(Detector):
         size = (self.backbone.image_size, self.backbone.image_size)
         return Prediction(
             score=seen.score_B,
-            score_map=gaussian_smooth(upsample(grid, size, align_corners=False), self.sigma),
+            score_map=enlarge(grid, size, self.sigma),
             levels=levels,
             parts={
                 "image_score": seen.image_score_B,

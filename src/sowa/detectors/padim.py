@@ -14,7 +14,7 @@ from sowa.backbones.pyramid import level_maps, quarter_taps
 from sowa.detectors.base import Detector
 from sowa.errors import ConfigError, NeedsSupportError, UnknownNameError
 from sowa.nn.gaussian import Gaussian, fit_gaussian, mahalanobis
-from sowa.nn.maps import Border, gaussian_smooth, upsample, upsample_nearest
+from sowa.nn.maps import Border, enlarge, upsample_nearest
 from sowa.types import Prediction, Reference, Tokens
 
 __all__ = ["Padim"]
@@ -77,7 +77,7 @@ class Padim(Detector):
         """Image score, smoothed map [B, H, W], distances on the finest grid as the only level [B, 1, h, w]."""
         distance_Bhw = self.distances(tokens, reference)
         size = (self.backbone.image_size, self.backbone.image_size)
-        score_map = gaussian_smooth(upsample(distance_Bhw, size, align_corners=False), self.sigma, self.border)
+        score_map = enlarge(distance_Bhw, size, self.sigma, self.border)
         score = score_map.flatten(1).amax(dim=1)
         return Prediction(score=score, score_map=score_map, levels=distance_Bhw[:, None])
 

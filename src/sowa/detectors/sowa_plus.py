@@ -25,7 +25,7 @@ from sowa.detectors.plus_memory import BankMemory, Memory, SubspaceMemory, quart
 from sowa.detectors.plus_words import Words
 from sowa.errors import ArtifactError, ConfigError, NeedsSupportError, UnknownNameError
 from sowa.nn.bank import unit
-from sowa.nn.maps import gaussian_smooth, to_grid, top_mean, upsample
+from sowa.nn.maps import enlarge, to_grid, top_mean
 from sowa.types import Prediction, Reference, Tokens
 
 __all__ = ["SowaPlus"]
@@ -314,7 +314,7 @@ class SowaPlus(Detector):
             memory_map = score_map = self._enlarged(heat_Bhw)
         else:
             size = (self.backbone.image_size, self.backbone.image_size)
-            memory_map = upsample(heat_Bhw, size, align_corners=False)
+            memory_map = enlarge(heat_Bhw, size, 0)
             share_Bhw = self.head_map * LogitScale.standard(logits_Bhw, reference["logits"])
             score_map = self._enlarged(heat_Bhw + share_Bhw)
         return Prediction(
@@ -348,7 +348,7 @@ class SowaPlus(Detector):
 
     def _enlarged(self, grid_Bhw: Tensor) -> Tensor:
         size = (self.backbone.image_size, self.backbone.image_size)
-        return gaussian_smooth(upsample(grid_Bhw, size, align_corners=False), self.sigma)
+        return enlarge(grid_Bhw, size, self.sigma)
 
     def _fused(self, scores_BV: Tensor, distances_B: Tensor, reference: Reference) -> Tensor:
         """[B]: mean over the levels of a size, sum over sizes, plus the global term where it has a scale."""
