@@ -40,7 +40,7 @@ lint: $(VENV)/.ready-test  ## style
 bench: $(VENV)/.ready  ## all benchmarks of speed and memory (under 30 minutes) into docs/performance
 	$(BIN)/python benchmarks/run.py
 
-bench-quick: $(VENV)/.ready  ## the same for a glance (5 minutes) into runs/bench-quick
+bench-quick: $(VENV)/.ready  ## the same for a glance (3 minutes) into runs/bench-quick
 	$(BIN)/python benchmarks/run.py --quick
 
 quality: $(VENV)/.ready  ## how good SOWA Plus is on the locked images; tables in docs/results/quality (under half an hour)

@@ -148,10 +148,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--draws", type=int, default=5, help="of shots (%(default)s)")
     parser.add_argument("--size", type=int, help="of the image in pixels; else the backbone's own")
     parser.add_argument("--limit", type=int, default=200, help="test images of a category (%(default)s)")
-    parser.add_argument("--quick", action="store_true", help="16 test images of a category, one draw")
+    parser.add_argument("--quick", action="store_true", help="8 test images of a category, one draw")
     parser.add_argument("--json", type=Path, help="write the figures here, too")
     options = parser.parse_args(argv)
-    draws, limit = (1, 16) if options.quick else (options.draws, options.limit)
+    draws, limit = (1, 8) if options.quick else (options.draws, options.limit)
     rows = measured(offered(options.precision.split(",")), options.shots, draws, limit, options.size)
     result = {"name": "drift", "rows": rows, "ratios": summary(rows), "hardware": machine_facts()}
     print(json.dumps(result["ratios"], indent=1))

@@ -46,16 +46,20 @@ class Script(NamedTuple):
 SCRIPTS: dict[str, Script] = {
     "startup": Script("Cold processes: help, import, first prediction."),
     "engine": Script("SOWA on ViT-L/14 at 336 px against the plain eager composition and the processor's peak."),
-    "stream": Script("Files to results on the offline backbone at 224 px.", ("--model", "sowa_plus,sowa")),
+    "stream": Script(
+        "Files to results on the offline backbone at 224 px.", ("--model", "sowa_plus,sowa", "--count", "64")
+    ),
     "drift": Script("Scores and maps in bfloat16 and in int8 against float32.", ("--draws", "3")),
     "memory_bank": Script("The search of a large memory bank: blocks, coreset, approximate index."),
     "metrics": Script(
         "Exact pixel metrics against a loop of 200 thresholds.", (), ("--images", "40", "--repeats", "3")
     ),
-    "token_cache": Script("Cached tokens against computing them: ViT-L/14 at 336 px, with --quick a tiny backbone."),
+    "token_cache": Script(
+        "Cached tokens against computing them: ViT-L/14 at 336 px, with --quick a tiny backbone.", ("--images", "8")
+    ),
     "train_step": Script("A training step on cached tokens: ViT-L/14 at 336 px, with --quick a tiny backbone."),
     "protocol": Script("The paper's auxiliary protocol, timed on a part: ViT-L/14, with --quick a tiny backbone."),
-    "decode": Script("Decoding that scales while it decodes against plain Pillow.", (), ("--rounds", "2")),
+    "decode": Script("Decoding that scales while it decodes against plain Pillow.", (), ("--rounds", "1")),
     "flat_memory": Script("Memory of a long stream.", ("--count", "3000"), ("--count", "1000")),
 }
 

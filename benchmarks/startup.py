@@ -69,10 +69,10 @@ def measured(rounds: int) -> dict:
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--rounds", type=int, default=5, help="timed (%(default)s)")
-    parser.add_argument("--quick", action="store_true", help="three rounds")
+    parser.add_argument("--quick", action="store_true", help="two rounds")
     parser.add_argument("--json", type=Path, help="write the figures here, too")
     options = parser.parse_args(argv)
-    result = measured(3 if options.quick else options.rounds)
+    result = measured(2 if options.quick else options.rounds)
     print(json.dumps(result, indent=1))
     if options.json:
         write_json(options.json, result)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sowa.errors import ConfigError, UnknownNameError
+from sowa.errors import ConfigError, UnknownNameError, WeightsError
 from sowa.predictor.predictor import Predictor
 from tests.export.conftest import ON
 from tests.predictor.parts import SIZE, part, parts
@@ -206,9 +206,27 @@ def test_a_clip_with_drawn_weights(tmp_path):
     """A published architecture on the road of real weights; `random_tiny` is CLIP's form too."""
     pytest.importorskip("onnxruntime")
     drawn = {"model": "ViT-S-32-alt", "image_size": 128, "weights": "random"}
-    exact = Predictor.fit(parts(3), name="disc", model="sowa", backbone="clip", backbone_options=drawn)
+    options = {"name": "disc", "model": "sowa", "backbone": "clip", "backbone_options": drawn}
+    exact = Predictor.fit(parts(3), **options, precision="fp32")
     export(exact, tmp_path / "clip.onnx", to="onnx", good=parts(2, first=40))
     same(Predictor.load(tmp_path / "clip.onnx"), exact, part(61, defect=True))
+
+
+def test_a_detector_that_scores_in_bf16_is_exported_in_float32(tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    exact, lowered = (
+        Predictor.fit(parts(3), name="disc", model="sowa_plus", backbone="random_tiny", precision=name)
+        for name in ("fp32", "bf16")
+    )
+    export(lowered, tmp_path / "disc.onnx", to="onnx", good=parts(2, first=40))
+    same(Predictor.load(tmp_path / "disc.onnx"), exact, part(61, defect=True))
+
+    def nowhere(*words, **options):
+        raise WeightsError("its weights are nowhere")
+
+    monkeypatch.setattr(Predictor, "load", nowhere)
+    with pytest.raises(ConfigError, match="fit or load with precision=fp32"):
+        export(lowered, tmp_path / "other.onnx", to="onnx")
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from PIL import Image
 from sowa import __version__
 from sowa.backbones.cnn import CnnBackbone
 from sowa.detectors.base import Detector
-from sowa.errors import ConfigError, UnknownNameError
+from sowa.errors import ConfigError, SowaError, UnknownNameError
 from sowa.export.gates import Drift, Parity, check_drift, check_parity, drift, parity, stand_ins, with_another
 from sowa.export.graphs import detector_graph, open_graph
 from sowa.export.int8 import quantized
@@ -182,7 +182,10 @@ def _in_float32(predictor: Predictor) -> Predictor:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "exact.sowa"
         predictor.save(path, bundle=predictor.info()["backbone"]["inside"])
-        exact = Predictor.load(path, precision="fp32")
+        try:
+            exact = Predictor.load(path, precision="fp32")
+        except SowaError as error:
+            raise ConfigError(f"exported files are float32: fit or load with precision=fp32 ({error})") from None
     return Predictor(exact.detector, predictor.content, identity=predictor.id)
 
 
