@@ -6,7 +6,7 @@ Whole epochs of the trainer: pictures of 1024 px are decoded, prompts encoded, a
 passes ViT-L/14 at 336 px (weights drawn: speed does not depend on them) in every epoch; cached, in the first one. Both
 are timed with float32 products and with `trainer.precision=bf16-mixed`. Printed: seconds per image of the first epoch
 and the median of the later ones, and how many times faster the later ones are than uncached. `--parts` times each part
-of an epoch once, in batches of 8 (the tower in one of 4), and adds them up: a minute in place of several;
+of an epoch once, in batches of 8 (the tower in one of 2), and adds them up: a minute in place of several;
 `--processor` counts the processor's time of one thread, which a busy machine leaves alone. `--quick` takes the tiny
 random backbone: it shows that everything runs, its ratios say nothing.
 """
@@ -70,7 +70,7 @@ def parts(quick: bool, place: Path, clock: Callable[[], float]) -> dict[str, Any
     side, given = detector.backbone.image_size, drawn(detector, batch)
     store = TokenStore(folder=place / "tokens", limit_bytes=10**9)
     cached = CachedBackbone(inner=detector.backbone, store=store)
-    images = torch.randint(0, 256, (4, 3, side, side), dtype=torch.uint8)
+    images = torch.randint(0, 256, (2, 3, side, side), dtype=torch.uint8)
     with torch.no_grad():
         cached.encode_image(images[:1], detector.taps)
         reading = seconds(lambda: cached.encode_image(images[:1], detector.taps), 5, clock)
