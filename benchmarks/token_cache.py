@@ -1,19 +1,21 @@
 """Epochs of a training with and without the tokens of the backbone on disk, in one run.
 
-    python benchmarks/token_cache.py [--images 16] [--epochs 3] [--parts] [--quick] [--json PATH]
+    python benchmarks/token_cache.py [--images 16] [--epochs 3] [--parts [--processor]] [--quick] [--json PATH]
 
 Whole epochs of the trainer: pictures of 1024 px are decoded, prompts encoded, adapters stepped. Uncached, every image
 passes ViT-L/14 at 336 px (weights drawn: speed does not depend on them) in every epoch; cached, in the first one. Both
 are timed with float32 products and with `trainer.precision=bf16-mixed`. Printed: seconds per image of the first epoch
 and the median of the later ones, and how many times faster the later ones are than uncached. `--parts` times each part
-of an epoch once, in batches of 8 (the tower in one of 4), and adds them up: a minute in place of several. `--quick`
-takes the tiny random backbone: it shows that everything runs, its ratios say nothing.
+of an epoch once, in batches of 8 (the tower in one of 2), and adds them up: a minute in place of several;
+`--processor` counts the processor's time of one thread, which a busy machine leaves alone. `--quick` takes the tiny
+random backbone: it shows that everything runs, its ratios say nothing.
 """
 
 import argparse
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,7 @@ def measure(images: int, epochs: int, quick: bool, place: Path) -> dict[str, Any
     kind = QUICK if quick else FULL
     inner = tower(kind)
     base = [*kind, f"data.batch_size={min(8, images)}"]
-    decoding = decoding_seconds(root)
+    decoding = decoding_seconds(time.perf_counter, root)
     rows, ratios, plain = [{"cache": "-", "step": "decoding alone", "later_epochs_s_per_image": decoding}], {}, {}
     for precision in PRECISIONS:
         words = [*base, f"trainer.precision={precision}"]
@@ -61,26 +63,26 @@ def measure(images: int, epochs: int, quick: bool, place: Path) -> dict[str, Any
     return {"name": "token_cache", "rows": rows, "ratios": ratios, "hardware": hardware()}
 
 
-def parts(quick: bool, place: Path) -> dict[str, Any]:
+def parts(quick: bool, place: Path, clock: Callable[[], float]) -> dict[str, Any]:
     """Seconds of an image in each part of an epoch, and their sums."""
     kind, batch = QUICK if quick else FULL, 8
     detector = detector_on(tower(kind), compose_job("train", kind).settings).train()
     side, given = detector.backbone.image_size, drawn(detector, batch)
     store = TokenStore(folder=place / "tokens", limit_bytes=10**9)
     cached = CachedBackbone(inner=detector.backbone, store=store)
-    images = torch.randint(0, 256, (4, 3, side, side), dtype=torch.uint8)
+    images = torch.randint(0, 256, (2, 3, side, side), dtype=torch.uint8)
     with torch.no_grad():
         cached.encode_image(images[:1], detector.taps)
-        reading = seconds(lambda: cached.encode_image(images[:1], detector.taps), 5)
-    decoding = decoding_seconds(write_pictures(place / "data", good=3, bad=3, train=1))
+        reading = seconds(lambda: cached.encode_image(images[:1], detector.taps), 5, clock)
+    decoding = decoding_seconds(clock, write_pictures(place / "data", good=3, bad=3, train=1))
     rows, sums = [], {}
     for precision in PRECISIONS:
         lowered = precision != PRECISIONS[0]
         with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=lowered):
-            began = time.perf_counter()
+            began = clock()
             detector.encode(images)
-            through = (time.perf_counter() - began) / len(images)
-        step = seconds(step_of(detector, given, by_level, lowered), 2) / batch
+            through = (clock() - began) / len(images)
+        step = seconds(step_of(detector, given, by_level, lowered), 2, clock) / batch
         rows.append({"step": precision, "tower": through, "step_on_tokens": step, "reading": reading})
         sums[precision] = (through + step, reading + step)
     ratios = {
@@ -91,14 +93,14 @@ def parts(quick: bool, place: Path) -> dict[str, Any]:
     return {"name": "token_cache", "rows": rows, "ratios": ratios, "hardware": hardware()}
 
 
-def decoding_seconds(root: Path) -> float:
+def decoding_seconds(clock: Callable[[], float], root: Path) -> float:
     """Seconds to decode an image and its mask, as the trainer does."""
     source = read_source(dataset="mvtec", root=str(root), layout="mvtec")
     images = auxiliary_images(source, image_size=336, mosaic_rate=0.0, protocol="standard", seed=0, on_error="raise")
-    began = time.perf_counter()
+    began = clock()
     for index in range(len(images)):
         images[index]
-    return (time.perf_counter() - began) / len(images)
+    return (clock() - began) / len(images)
 
 
 def main() -> None:
@@ -106,6 +108,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=16)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--parts", action="store_true", help="each part once, added up")
+    parser.add_argument("--processor", action="store_true", help="of --parts: processor time of one thread")
     parser.add_argument("--quick", action="store_true", help="tiny backbone, 4 images")
     parser.add_argument("--json", metavar="PATH", help="also write the numbers here")
     options = parser.parse_args()
@@ -113,7 +116,9 @@ def main() -> None:
         parser.error("--images and --epochs must be at least 2")
     with tempfile.TemporaryDirectory() as place:
         if options.parts:
-            result = parts(options.quick, Path(place))
+            if options.processor:
+                torch.set_num_threads(1)
+            result = parts(options.quick, Path(place), time.process_time if options.processor else time.perf_counter)
         else:
             result = measure(4 if options.quick else options.images, options.epochs, options.quick, Path(place))
     for row in result["rows"]:

@@ -61,3 +61,10 @@ def test_the_gate_of_drift():
     ):
         with pytest.raises(ConfigError, match="nothing was written: int8"):
             check_drift(bad, 0.01)
+
+
+def test_convolutions_of_one_channel_each_are_known():
+    for groups, said in ((None, False), (1, False), (8, True)):
+        words = {} if groups is None else {"group": groups}
+        assert int8._is_depthwise(helper.make_node("Conv", ["x", "w"], ["y"], **words)) is said
+    assert not int8._is_depthwise(helper.make_node("MatMul", ["x", "w"], ["y"]))

@@ -2,7 +2,8 @@
 
 The head measures small differences of large numbers (a residual is the difference of two squared lengths), which eight
 bits cannot hold, and has little to gain: its products are few. The first layer, which reads the pixels, stays exact
-too: it is cheap, and on real pictures more than half of what eight bits changed came from it (docs/EXPORT.md).
+too, and so do convolutions of one channel each: they are cheap, and more than half of what eight bits changed on real
+pictures came from them (docs/EXPORT.md).
 """
 
 import io
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from sowa.errors import ConfigError
@@ -45,7 +46,9 @@ def quantized(
     if not tower:
         raise ConfigError("nothing was written: the network of this export was not recognised; leave out --int8")
     first = next(node.name for node in plain.graph.node if node.name in tower and node.op_type == "Conv")
-    exact = [node.name for node in plain.graph.node if node.name not in tower or node.name == first]
+    exact = [
+        node.name for node in plain.graph.node if node.name not in tower or node.name == first or _is_depthwise(node)
+    ]
     with _quiet():
         nncf = library("nncf")
         try:
@@ -61,6 +64,10 @@ def quantized(
             reason = " ".join(str(error).split())[:160]
             raise ConfigError(f"nothing was written: int8 is not possible here ({reason})") from None
     return without_notes(found)
+
+
+def _is_depthwise(node: NodeProto) -> bool:
+    return node.op_type == "Conv" and any(one.name == "group" and one.i > 1 for one in node.attribute)
 
 
 def _smoothed(nncf: Any) -> Any:
