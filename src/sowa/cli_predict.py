@@ -94,9 +94,8 @@ def predict(
             aloud = watch is not None
             counts = _write_rows(detector, items, size, out, drawings, overwrite, resume, command, aloud, total)
     tell(tally_line(counts))
-    if not exit_code:
-        raise typer.Exit(0)
-    raise typer.Exit(ANY_ERROR if counts["error"] else ANY_DEFECTIVE if counts["defective"] else 0)
+    worst = ANY_ERROR if counts["error"] else ANY_DEFECTIVE if counts["defective"] else 0
+    raise typer.Exit(worst if exit_code else 0)
 
 
 def _check(
