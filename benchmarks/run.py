@@ -41,6 +41,8 @@ class Script(NamedTuple):
     about: str
     arguments: tuple[str, ...] = ()
     quick_arguments: tuple[str, ...] = ("--quick",)
+    glance: bool = True
+    """False: says little in half a minute; `--quick` leaves it out unless `--only` names it."""
 
 
 SCRIPTS: dict[str, Script] = {
@@ -49,7 +51,7 @@ SCRIPTS: dict[str, Script] = {
     "stream": Script(
         "Files to results on the offline backbone at 224 px.", ("--model", "sowa_plus,sowa", "--count", "64")
     ),
-    "drift": Script("Scores and maps in bfloat16 and in int8 against float32.", ("--draws", "3")),
+    "drift": Script("Scores and maps in bfloat16 and in int8 against float32.", ("--draws", "3"), glance=False),
     "memory_bank": Script("The search of a large memory bank: blocks, coreset, approximate index."),
     "metrics": Script(
         "Exact pixel metrics against a loop of 200 thresholds.", (), ("--images", "40", "--repeats", "3")
@@ -59,7 +61,9 @@ SCRIPTS: dict[str, Script] = {
     ),
     "train_step": Script("A training step on cached tokens: ViT-L/14 at 336 px, with --quick a tiny backbone."),
     "protocol": Script("The paper's auxiliary protocol, timed on a part: ViT-L/14, with --quick a tiny backbone."),
-    "decode": Script("Decoding that scales while it decodes against plain Pillow.", (), ("--rounds", "1")),
+    "decode": Script(
+        "Decoding that scales while it decodes against plain Pillow.", (), ("--rounds", "1"), glance=False
+    ),
     "flat_memory": Script("Memory of a long stream.", ("--count", "3000"), ("--count", "1000")),
 }
 
@@ -132,7 +136,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     out = options.out or Path("runs/bench-quick" if options.quick else "docs/performance")
     out.mkdir(parents=True, exist_ok=True)
-    chosen = options.only.split(",") if options.only else list(SCRIPTS)
+    glance = [name for name, script in SCRIPTS.items() if script.glance]
+    chosen = options.only.split(",") if options.only else glance if options.quick else list(SCRIPTS)
     if unknown := [name for name in chosen if name not in SCRIPTS]:
         parser.error(f"no benchmark '{unknown[0]}': choose from {', '.join(SCRIPTS)}")
     errors, seconds = {}, {}
