@@ -184,7 +184,7 @@ def measure(given: argparse.Namespace, words: Sequence[str]) -> None:
     about = {
         "part": given.part,
         "date": date.today().isoformat(),
-        "command": " ".join(["python benchmarks/quality.py", *words]),
+        "command": " ".join(["python benchmarks/quality.py", *_without_places(words)]),
         "precision": sorted({cell["backbone"].get("precision", "fp32") for cell in cells if "backbone" in cell}),
         "wall": round(time.monotonic() - began),
         "processes": given.processes,
@@ -196,6 +196,15 @@ def measure(given: argparse.Namespace, words: Sequence[str]) -> None:
     write_json(given.out / f"{given.part}.json", {"about": about, "trust": trust})
     write_page(cells, trust, about, page)
     print(f"quality: {len(cells)} cells, {time.monotonic() - began:.0f} s, page in {page}", flush=True)
+
+
+def _without_places(words: Sequence[str]) -> list[str]:
+    """Where a run lay is nobody's business."""
+    return [
+        word
+        for before, word in zip(("", *words), words, strict=False)
+        if not {before, word.partition("=")[0]} & {"--out", "--page"}
+    ]
 
 
 def timed(name: str, seconds: dict[str, float], run: Callable[[], T]) -> T:
