@@ -43,7 +43,7 @@ bench: $(VENV)/.ready  ## all benchmarks of speed and memory (under 30 minutes) 
 bench-quick: $(VENV)/.ready  ## the same for a glance (3 minutes) into runs/bench-quick
 	$(BIN)/python benchmarks/run.py --quick
 
-quality: $(VENV)/.ready  ## how good SOWA Plus is on the locked images; tables in docs/results/quality (under half an hour)
+quality: $(VENV)/.ready  ## how good SOWA Plus is on the locked images; tables in docs/results/quality (half an hour or more)
 	$(BIN)/python benchmarks/quality.py --page docs/results/quality
 
 clean:           ## remove the environment and all results
