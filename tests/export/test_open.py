@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from sowa.detectors.plus_head import write_head
 from sowa.errors import ArtifactError, ConfigError, UnknownNameError
+from sowa.nn.states import StateHead
 from sowa.predictor.predictor import Predictor
 from tests.export.conftest import ON
 from tests.export.test_exporting import SUFFIX, export, runtime, same
@@ -64,6 +66,22 @@ def test_adding_normals_needs_no_new_export(open_file, small_detectors, tmp_path
     served = Predictor.load(tmp_path / "more.sowa", graph=open_file)
     same(served, more, part(61, defect=True))
     assert served.threshold == 2.5 and served.with_threshold(1.0).id == more.with_threshold(1.0).id
+
+
+def test_a_graph_keeps_to_the_trained_head_that_is_in_it(tmp_path):
+    """Under the same name another head may lie, as in another version of the package."""
+    pytest.importorskip("onnxruntime")
+    head, graph = tmp_path / "head.safetensors", tmp_path / "plus.onnx"
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        write_head(head, StateHead(width=64, levels=1, hidden=4), taps=(2,), middle=0.0, slope=1.0, fraction=0.1)
+        exact, path = fitted("sowa_plus", 3, options={"head": str(head)}), tmp_path / f"{seed}.sowa"
+        exact.save(path)
+        if not seed:
+            export(exact, graph, to="onnx", reference="input", good=parts(2, first=40))
+            same(Predictor.load(path, graph=graph), exact, part(61, defect=True))
+    with pytest.raises(ArtifactError, match="other trained head"):
+        Predictor.load(path, graph=graph)
 
 
 def test_the_inputs_are_the_tensors_of_the_file(open_file, small_detectors, tmp_path):

@@ -62,8 +62,7 @@ class LogitScale:
     @staticmethod
     def of(logits_KL: Tensor, earlier_3: Tensor | None = None) -> Tensor:
         """Of new images, joined with those of `earlier_3`."""
-        new_3 = torch.stack((torch.ones_like(logits_KL[0, 0]), logits_KL.mean(), logits_KL.square().mean()))
-        new_3[0] = len(logits_KL)
+        new_3 = torch.stack((logits_KL.new_tensor(len(logits_KL)), logits_KL.mean(), logits_KL.square().mean()))
         if earlier_3 is None:
             return new_3
         count = earlier_3[0] + new_3[0]

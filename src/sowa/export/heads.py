@@ -10,7 +10,7 @@ from sowa.detectors.plus_head import LogitScale
 from sowa.detectors.sowa_plus import SowaPlus
 from sowa.export.matrices import apart, enlarging, smoothing
 from sowa.nn.bank import unit
-from sowa.nn.maps import to_grid
+from sowa.nn.maps import enlarging_matrix, to_grid
 from sowa.nn.subspace import Subspace, residual
 from sowa.types import Reference, Tokens
 
@@ -84,8 +84,7 @@ class SowaPlusHead(Head):
         self.again, self.level_score, self.full = again, detector.level_score, len(detector.taps)
         self.spaces, self.floor, self.global_weight = self.full * detector.sizes, detector.floor, detector.global_weight
         size, grid = detector.backbone.image_size, detector.backbone.grid
-        smooth = smoothing(size, detector.sigma)
-        self.rows, self.columns = (smooth @ enlarging(side, size) for side in grid)
+        self.rows, self.columns = (enlarging_matrix(side, size, float(detector.sigma)) for side in grid)
 
     def prepared(self, reference: Reference) -> dict[str, Tensor]:
         scale, floor, (map_middle_V, map_width_V) = reference["scale"], self.floor, reference["map_scale"].T

@@ -72,9 +72,7 @@ def _run(
             loss = terms_T.sum() if weights_T is None else (terms_T * weights_T).sum()
             with torch.autocast(loss.device.type, enabled=False):  # as of a step that goes backward after its forward
                 found = torch.autograd.grad(loss, asked, allow_unused=True)
-            sums = [
-                new if old is None else old if new is None else old + new for old, new in zip(sums, found, strict=True)
-            ]
+            sums = [_added(old, new) for old, new in zip(sums, found, strict=True)]
             total = terms_T.detach() if total is None else total + terms_T.detach()
     return total, [torch.zeros_like(leaf) if one is None else one for one, leaf in zip(sums, asked, strict=True)]
 

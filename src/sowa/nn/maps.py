@@ -11,7 +11,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["Border", "enlarge", "gaussian_smooth", "to_grid", "top_mean", "upsample", "upsample_nearest"]
+__all__ = [
+    "Border",
+    "enlarge",
+    "enlarging_matrix",
+    "gaussian_smooth",
+    "to_grid",
+    "top_mean",
+    "upsample",
+    "upsample_nearest",
+]
 
 Border = Literal["symmetric", "reflect"]
 """What lies beyond the edge of a map: its mirror about the edge of the first sample, or about its centre."""
@@ -71,8 +80,8 @@ def gaussian_smooth(maps_BHW: Tensor, sigma: float, border: Border = "symmetric"
 
 
 @lru_cache(maxsize=32)
-def _enlarging_matrix(grid: int, size: int, sigma: float, border: Border) -> Tensor:
-    """[size, grid] float32: bilinear without aligned corners, then the Gaussian."""
+def enlarging_matrix(grid: int, size: int, sigma: float, border: Border = "symmetric") -> Tensor:
+    """[size, grid] float32 for one side of `enlarge`: bilinear without aligned corners, then the Gaussian."""
     bilinear_hH = F.interpolate(torch.eye(grid, dtype=torch.float64)[None], size=size, mode="linear")[0]
     smooth_HH = _smoothing_matrix(size, sigma, border) if sigma > 0 else torch.eye(size, dtype=torch.float64)
     return (smooth_HH @ bilinear_hH.T).float()
@@ -82,7 +91,7 @@ def enlarge(grid_Bhw: Tensor, size: tuple[int, int], sigma: float, border: Borde
     """[..., h, w] -> [..., H, W]: `upsample` without aligned corners and `gaussian_smooth`, which are one matrix along
     each side; some forty times as fast from 32 x 32 to 448 x 448."""
     sides = zip(grid_Bhw.shape[-2:], size, strict=True)
-    rows_Hh, columns_Ww = (_enlarging_matrix(*side, float(sigma), border).to(grid_Bhw) for side in sides)
+    rows_Hh, columns_Ww = (enlarging_matrix(*side, float(sigma), border).to(grid_Bhw) for side in sides)
     return rows_Hh @ grid_Bhw @ columns_Ww.T
 
 

@@ -80,6 +80,8 @@ def served(content: Content, trained: Mapping[str, Tensor]) -> dict[str, Any]:
         "size": content.view.size,
         "entries of the reference": sorted(content.reference),
     }
+    if "head" in content.reference:  # of SOWA Plus: its layers are in the graph, its name in the file's options
+        about["trained head"] = content.reference["head"].tolist()
     return json.loads(json.dumps(about))  # as they come back from a file
 
 
