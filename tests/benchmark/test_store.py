@@ -5,11 +5,13 @@ import os
 import socket
 import subprocess
 import sys
-from pathlib import Path
-from threading import Thread
+import time
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import pytest
 
+import sowa.benchmark.store as store_module
 from sowa.benchmark.store import Store, key_of, read_cell
 from sowa.errors import SowaError
 
@@ -111,28 +113,46 @@ def test_a_lock_of_a_killed_process_of_this_machine_is_taken_over_at_once(tmp_pa
         assert lock is None
 
 
-def test_of_many_that_find_a_lock_abandoned_one_gets_it(tmp_path):
-    path = Path(tmp_path / "locks" / "unit.lock")
+def test_of_many_that_find_a_lock_abandoned_one_gets_it(tmp_path, monkeypatch):
+    """Every one of them looks before the first takes, were it not for the guard."""
+    looked = store_module.Lock._abandoned
+    monkeypatch.setattr(store_module.Lock, "_abandoned", lambda lock: [looked(lock), time.sleep(0.02)][0])
     Store(tmp_path)
-    path.write_text("gone")
-    os.utime(path, (1, 1))
-    got = []
+    for turn in range(5):
+        path = tmp_path / "locks" / f"unit{turn}.lock"
+        path.write_text("gone")
+        os.utime(path, (1, 1))
+        start = Barrier(8)
 
-    def grab():
-        with Store(tmp_path, stale=60).claim("unit") as lock:
-            if lock:
-                got.append(lock)
-                while len(done) < 8:
-                    pass
-            done.append(1)
+        def grab(name=f"unit{turn}", start=start):
+            start.wait(20)
+            with Store(tmp_path, stale=60).claim(name) as lock:
+                start.wait(20)
+                return lock is not None
 
-    done: list[int] = []
-    threads = [Thread(target=lambda: grab() if not got else done.append(1)) for _ in range(9)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(20)
-    assert len(got) == 1
+        with ThreadPoolExecutor(8) as threads:
+            asked = [threads.submit(grab) for _ in range(8)]
+            assert sum(one.result(30) for one in asked) == 1
+
+
+def test_a_lock_given_back_late_leaves_that_of_the_next_owner(tmp_path):
+    """The old owner looks, the lock is taken over, the old owner deletes: in this order or not at all."""
+    store = Store(tmp_path, stale=60)
+    with store.claim("unit") as lock:
+        os.utime(lock.path, (1, 1))
+        assert store_module.Lock(lock.path, "other-1-aaaa", 60).take()
+    assert lock.path.read_text() == "other-1-aaaa"
+
+
+@pytest.mark.parametrize("error", [OSError(37, "no locks"), NotImplementedError()])
+def test_folders_without_a_guard_have_locks_all_the_same(tmp_path, monkeypatch, error):
+    def refuse(*_):
+        raise error
+
+    monkeypatch.setattr(store_module.FileLock, "acquire", refuse)
+    with Store(tmp_path).claim("unit") as lock, Store(tmp_path).claim("unit") as second:
+        assert lock and second is None
+    assert not list((tmp_path / "locks").iterdir())
 
 
 def test_a_folder_that_cannot_be_made(tmp_path):

@@ -1,6 +1,8 @@
 """One graph for all products of a method: what was learnt comes from `.sowa` files, which stay as they are."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -66,6 +68,28 @@ def test_adding_normals_needs_no_new_export(open_file, small_detectors, tmp_path
     served = Predictor.load(tmp_path / "more.sowa", graph=open_file)
     same(served, more, part(61, defect=True))
     assert served.threshold == 2.5 and served.with_threshold(1.0).id == more.with_threshold(1.0).id
+
+
+SIGNALLED = """
+import gc, signal, subprocess, sys
+from pathlib import Path
+from sowa.predictor.sessions import open_session
+first, second = (open_session(Path(sys.argv[1])) for _ in range(2))
+del first; gc.collect()
+del second; gc.collect()
+signal.signal(signal.SIGCHLD, lambda *_: None)
+for _ in range(3):
+    subprocess.run([sys.executable, "-S", "-c", ""], check=True)
+print("alive")
+"""
+
+
+def test_signals_are_survived_after_graphs_are_given_back_in_any_order(small_detectors, tmp_path):
+    """Two cores of OpenVINO, the first gone first, would leave a stack for signals that was freed."""
+    pytest.importorskip("openvino")
+    export(small_detectors("padim"), tmp_path / "a.xml", to="openvino")
+    done = subprocess.run([sys.executable, "-c", SIGNALLED, tmp_path / "a.xml"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr[-500:]
 
 
 def test_a_graph_keeps_to_the_trained_head_that_is_in_it(tmp_path):

@@ -27,7 +27,8 @@ def test_a_file_of_one_precision_works_under_another(tmp_path):
         assert again.predict(part(7)).score == made.predict(part(7)).score
 
 
-def test_what_is_learnt_does_not_depend_on_the_precision_of_scoring():
+def test_what_is_learnt_does_not_depend_on_the_precision_of_scoring(monkeypatch):
+    monkeypatch.setattr("sowa.predictor.fitting._now", lambda: "2026-01-01T00:00:00Z")  # a part of the id
     options = {"name": "disc", "model": "sowa_plus", "backbone": "random_tiny"}
     exact, lowered = (Predictor.fit(parts(3), **options, precision=name) for name in ("fp32", "bf16"))
     assert exact.id == lowered.id and exact.content.calibration == lowered.content.calibration

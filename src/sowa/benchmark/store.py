@@ -3,6 +3,9 @@
 A cell's key is a hash of all that decides its numbers, and part of its file's name: a changed setting is another file,
 an unchanged one is found again. Files appear whole or not at all. Who works on a category holds a lock: a file made
 exclusively, touched while the work goes on, and taken over by others once it has not been touched for `STALE` seconds.
+Looking and taking are one step under a guard that the system frees with its process, so that of several that find a
+lock abandoned one gets it. Where the file system has no such guard, two that look in the same instant may both get it:
+a category is then computed twice, and its files are the same.
 """
 
 import hashlib
@@ -17,6 +20,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from sowa.errors import SowaError
 from sowa.metrics.table import write_json
 
@@ -24,6 +29,7 @@ __all__ = ["FORMAT", "VERSION", "Store", "key_of"]
 
 FORMAT, VERSION = "sowa.cell", 1
 STALE = 900.0
+GUARDED = 10.0  # seconds to wait for others that look at a lock; they need far less
 REQUIRED = ("key", "method", "league", "backbone", "dataset", "category", "k", "seed", "protocol", "metrics", "scores")
 MAX_BYTES = 200_000_000
 
@@ -96,22 +102,34 @@ class Lock:
         self.path, self.me, self.stale, self.touched = path, me, stale, 0.0
 
     def take(self) -> bool:
-        for _ in range(2):
-            try:
+        try:
+            with self._alone():
+                if self.path.exists() and self._abandoned():
+                    self.path.unlink(missing_ok=True)
                 with self.path.open("x", encoding="utf-8") as file:
                     file.write(self.me)
-                self.touched = time.monotonic()
-                return True
-            except FileExistsError:
-                if not self._abandoned():
-                    return False
-                with suppress(OSError):  # renamed first: of several that find it abandoned, one gets it
-                    gone = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}")
-                    self.path.rename(gone)
-                    gone.unlink()
-            except OSError as error:
-                raise SowaError(f"cannot write {self.path}: {error.strerror}") from None
-        return False
+        except (FileExistsError, Timeout):
+            return False
+        except OSError as error:
+            raise SowaError(f"cannot write {self.path}: {error.strerror}") from None
+        self.touched = time.monotonic()
+        return True
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """While no other process or thread looks at a lock of this folder; Timeout if that cannot be had."""
+        guard = FileLock(self.path.parent.parent / ".guard", timeout=GUARDED)
+        try:
+            guard.acquire()
+        except Timeout:
+            raise
+        except (OSError, NotImplementedError):  # some network folders have none
+            yield
+            return
+        try:
+            yield
+        finally:
+            guard.release()
 
     def _abandoned(self) -> bool:
         """Not touched for long, or by a process of this machine that is no more."""
@@ -134,7 +152,7 @@ class Lock:
                 os.utime(self.path)
 
     def release(self) -> None:
-        with suppress(OSError):
+        with suppress(OSError, Timeout), self._alone():
             if self.path.read_text(encoding="utf-8") == self.me:
                 self.path.unlink()
 

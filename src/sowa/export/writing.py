@@ -10,7 +10,7 @@ from typing import Any
 from onnx import ModelProto
 
 from sowa.errors import ConfigError
-from sowa.predictor.sessions import MOST_BYTES, PREFIX, with_tail, xml_tail
+from sowa.predictor.sessions import MOST_BYTES, PREFIX, openvino_core, with_tail, xml_tail
 
 __all__ = ["KINDS", "check_suffix", "library", "moved", "write_candidate"]
 
@@ -48,7 +48,7 @@ def write_candidate(kind: str, model: ModelProto, meta: Mapping[str, str], path:
         path.write_bytes(with_tail(told.SerializeToString()))
         return
     runtime = library("openvino")
-    graph = runtime.Core().read_model(model.SerializeToString(), b"")
+    graph = openvino_core(runtime).read_model(model.SerializeToString(), b"")
     for key, value in meta.items():
         graph.set_rt_info(value, [PREFIX.rstrip("."), key])
     weights = path.with_suffix(".bin")

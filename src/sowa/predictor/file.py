@@ -59,7 +59,7 @@ def write_file(
 
 
 def identity_of(content: Content, trained: Mapping[str, Tensor]) -> str:
-    """ "sha256:" and 16 digits over all that decides a result; the same with and without the backbone inside."""
+    """ "sha256:" and 16 digits over the whole content, its time too; the same with and without the backbone inside."""
     return f"sha256:{seal(_tensors(content, trained), _text(described(content, inside=False)))[:16]}"
 
 

@@ -227,7 +227,7 @@ class Predictor:
 
     @property
     def id(self) -> str:
-        """ "sha256:" and 16 digits over all that decides a result."""
+        """ "sha256:" and 16 digits over all that was learnt and set, and when: results name the file they are of."""
         return self._id
 
     @property

@@ -29,6 +29,7 @@ __all__ = [
     "SUFFIXES",
     "Session",
     "open_session",
+    "openvino_core",
     "with_tail",
     "xml_tail",
 ]
@@ -45,6 +46,9 @@ MOST_BYTES, MOST_XML, MOST_NODES = 2**31 - 1, 64 << 20, 50_000
 OPERATORS = ("", "ai.onnx", "com.microsoft")
 CONTROL = ("If", "Loop", "Scan", "SequenceMap", "TensorIterator")
 XML_TAIL = re.compile(rb"<!-- sowa\.sha256 ([0-9a-f]{64}) -->\n?\Z")
+
+_CORE: list[Any] = []
+_LOCK = threading.Lock()
 
 
 class Session(Protocol):
@@ -169,13 +173,26 @@ def _reaches_out(tensor: Any) -> bool:
     return bool(tensor.external_data) or tensor.data_location != 0
 
 
+def openvino_core(library: Any) -> Any:
+    """The one `Core` of this process, never given back.
+
+    With its first graph, a core lays an alternate stack for signals under the calling thread and puts the former one
+    back when it goes. Two that go in another order than last in, first out leave a freed stack: the next signal
+    (Ctrl-C, the end of a worker) then kills the process. Seen with OpenVINO 2026.
+    """
+    with _LOCK:
+        if not _CORE:
+            _CORE.append(library.Core())
+        return _CORE[0]
+
+
 class _OpenVino:
     runtime = "openvino"
 
     def __init__(self, path: Path, threads: int):
         library = _library("openvino", path)
         xml, weights = _checked_openvino(path)
-        core = library.Core()
+        core = openvino_core(library)
         settings = {
             "INFERENCE_PRECISION_HINT": "f32",  # else halved on some processors: other scores than those of the gate
             "INFERENCE_NUM_THREADS": threads,
