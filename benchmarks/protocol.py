@@ -23,6 +23,7 @@ import torch
 from auxiliary import FULL, QUICK, hardware, timed_training, tower, write_pictures
 
 from sowa.metrics import pixel_metrics, write_json
+from sowa.training.allocator import keep_freed_memory
 from sowa.training.evaluate import evaluate
 from sowa.training.sources import read_source
 
@@ -115,6 +116,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="tiny backbone, few images: shows that it runs")
     parser.add_argument("--json", metavar="PATH", help="also write the numbers here")
     options = parser.parse_args()
+    keep_freed_memory()  # as the command does
     if min(options.images, options.tests) < 2 or options.epochs < 1:
         parser.error("--images and --tests must be at least 2, --epochs at least 1")
     if options.quick:

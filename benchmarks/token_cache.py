@@ -26,6 +26,7 @@ from train_step import by_level, drawn, seconds, step_of
 from sowa.backbones.cache import CachedBackbone
 from sowa.backbones.token_store import TokenStore
 from sowa.metrics import write_json
+from sowa.training.allocator import keep_freed_memory
 from sowa.training.compose import compose_job
 from sowa.training.sources import auxiliary_images, read_source
 
@@ -112,6 +113,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="tiny backbone, 4 images")
     parser.add_argument("--json", metavar="PATH", help="also write the numbers here")
     options = parser.parse_args()
+    keep_freed_memory()  # as the command does
     if options.images < 2 or options.epochs < 2:
         parser.error("--images and --epochs must be at least 2")
     with tempfile.TemporaryDirectory() as place:

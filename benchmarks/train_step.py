@@ -4,15 +4,14 @@
 
 ViT-L/14 at 336 px with drawn weights. Three ways to the same gradients: maps of both states at image size with their
 losses as `sowa.nn.losses` defines them; `sowa.nn.map_losses`, which keeps none of them; and level by level
-(`sowa.detectors.sowa_losses`), as training goes. All with float32 products and with bf16 (autocast). Peak memory is
-that of the process over what it held before the step (Linux only).
+(`sowa.detectors.sowa_losses`), as training goes. All with float32 products and with bf16 (autocast). Memory is counted:
+what waits for a backward pass. The peak of the process would say little, for an allocator keeps what was freed.
 """
 
 import argparse
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +21,7 @@ from sowa.detectors.base import Detector
 from sowa.metrics import write_json
 from sowa.nn.losses import pixel_losses
 from sowa.nn.map_losses import map_losses
+from sowa.training.allocator import keep_freed_memory
 from sowa.training.compose import compose_job
 from sowa.types import Tokens
 
@@ -83,20 +83,6 @@ def seconds(work: Step, repeats: int, clock: Callable[[], float] = time.perf_cou
     return statistics.median(times[1:])
 
 
-def status(field: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(float(line.split()[1]) * 1024 for line in lines if line.startswith(field))
-
-
-def peak_bytes(work: Step) -> float | None:
-    if not Path("/proc/self/clear_refs").exists():
-        return None
-    before = status("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark begins anew
-    work()
-    return status("VmHWM") - before
-
-
 def kept_bytes(work: Step) -> int:
     """Most bytes that wait for a backward pass at a time, parameters aside, each storage once."""
     waiting: dict[int, int] = {}
@@ -122,13 +108,17 @@ def measure(batch: int, repeats: int, quick: bool) -> dict[str, Any]:
     kind = QUICK if quick else FULL
     detector = detector_on(tower(kind), compose_job("train", kind).settings).train()
     parts = drawn(detector, batch)
-    rows, ratios = [], {}
+    rows, ratios, sizes = [], {}, {}
+    for lowered in (False, True):
+        for label, way in WAYS.items():
+            sizes[lowered, label] = kept_bytes(step_of(detector, parts, way, lowered))
+    keep_freed_memory()  # as the command does
     for lowered in (False, True):
         name = "bf16" if lowered else "fp32"
         found = {}
         for label, way in WAYS.items():
             step = step_of(detector, parts, way, lowered)
-            found[label] = {"seconds": seconds(step, repeats), "kept": kept_bytes(step), "peak": peak_bytes(step)}
+            found[label] = {"seconds": seconds(step, repeats), "kept": sizes[lowered, label]}
             rows.append({"losses": label, "products": name, **found[label]})
         old, _, new = found.values()
         ratios[f"{name}: time before over after"] = old["seconds"] / new["seconds"]
@@ -156,7 +146,7 @@ def main() -> None:
         parser.error("--batch and --repeats must be at least 1")
     result = measure(options.batch, 2 if options.quick else options.repeats, options.quick)
     for row in result["rows"]:
-        size = "".join(f", {key} {row[key] / 1e6:.0f} MB" for key in ("kept", "peak") if row.get(key))
+        size = f", kept {row['kept'] / 1e6:.0f} MB" if "kept" in row else ""
         print(f"{row['losses']}, {row['products']}: {row['seconds']:.3f} s{size}")
     for name, ratio in result["ratios"].items():
         print(f"{name}: ratio {ratio:.2f}")

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sowa.nn.attention import FrozenWindowAttention, partition, region_mask, reverse
+from sowa.nn.attention import FrozenWindowAttention, partition, region_mask, reverse, shared_dropout
 
 WIDTH, HEADS = 16, 4
 
@@ -120,14 +120,58 @@ def test_dropout_drops_its_share_and_keeps_the_mean(rate):
     from sowa.nn.attention import dropout_pattern
 
     torch.manual_seed(0)
-    pattern = dropout_pattern((1001, 999), rate, torch.empty(0, dtype=torch.float64))
+    kept, factor = dropout_pattern((1001, 999), rate, torch.empty(0, dtype=torch.float64))
+    pattern = kept * factor
     dropped = (pattern == 0).double()
     assert pattern.dtype == torch.float64 and dropped.mean() == pytest.approx(rate, abs=2e-3)
     if rate < 1:
-        assert pattern.max() == pytest.approx(1 / (1 - rate), rel=1e-4) and pattern.mean() == pytest.approx(1, abs=4e-3)
+        assert kept.max() == 1 and pattern.max() == pytest.approx(1 / (1 - rate), rel=1e-4)
+        assert pattern.mean() == pytest.approx(1, abs=4e-3)
         # Neighbours, which may come of one number, know nothing of each other.
         for step in (1, 2, 3, 4):
             both = dropped[:, step:] * dropped[:, :-step]
             assert both.mean() == pytest.approx(rate**2, abs=2e-3)
     torch.manual_seed(0)
-    assert torch.equal(dropout_pattern((1001, 999), rate, torch.empty(0, dtype=torch.float64)), pattern)
+    assert torch.equal(dropout_pattern((1001, 999), rate, torch.empty(0, dtype=torch.float64))[0], kept)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize("tokens_wanted", [False, True])
+def test_the_gradient_by_hand_is_that_of_autograd(masked, dropout, tokens_wanted, monkeypatch):
+    """Values, and gradients of scale, position bias and (a second block's) tokens, in float64."""
+    torch.manual_seed(3)
+    attention = FrozenWindowAttention(window=3, heads=2, dropout=dropout).double().train()
+    tokens = torch.randn(2, 4, 9, 8, dtype=torch.float64, requires_grad=tokens_wanted)
+    frozen = [torch.randn(24, 8).double(), torch.randn(8, 8).double(), torch.randn(8).double()]
+    mask = region_mask((6, 6), (6, 6), 3, 1).double() if masked else None
+    towards = torch.randn(2, 4, 9, 8).double()
+    leaves = [*attention.parameters(), *([tokens] if tokens_wanted else [])]
+
+    def run():
+        torch.manual_seed(11)
+        out = attention(tokens, *frozen, mask)
+        return out, torch.autograd.grad((out * towards).sum(), leaves)
+
+    by_hand = run()
+    monkeypatch.setattr(attention, "_mixed_in_training", lambda value, mask: plain_mix(attention, value, mask))
+    by_autograd = run()
+    torch.testing.assert_close(by_hand, by_autograd, rtol=1e-9, atol=1e-9)
+
+
+def plain_mix(attention, value, mask):
+    """The definition, left to autograd; draws the same numbers."""
+    unit = torch.nn.functional.normalize(value, dim=-1)
+    logits = unit @ unit.mT * attention.log_scale.exp() + attention.position_bias()
+    weights = (logits if mask is None else logits + mask[:, None]).softmax(dim=-1)
+    if attention.dropout:
+        kept, factor = shared_dropout(weights.shape, attention.dropout, weights)
+        weights = weights * kept * factor
+    return weights @ value
+
+
+def test_training_without_dropout_says_what_scoring_says():
+    torch.manual_seed(3)
+    attention = FrozenWindowAttention(window=3, heads=2)
+    given = [torch.randn(2, 4, 9, 8), torch.randn(24, 8), torch.randn(8, 8), torch.randn(8), None]
+    torch.testing.assert_close(attention.train()(*given), attention.eval()(*given))

@@ -10,6 +10,7 @@ import torch
 from open_clip.transformer import QuickGELU, TextTransformer, VisionTransformer
 from torch import Tensor, nn
 
+from sowa.backbones.attention import with_frozen_layers, with_self_attention
 from sowa.backbones.base import Backbone, FrozenAttention, square_grid
 from sowa.backbones.positions import resample_positions
 from sowa.backbones.precision import working_dtype
@@ -232,7 +233,7 @@ def _vision_tower(
         )
     positions = resample_positions(state["positional_embedding"], grid)
     load_strictly(tower, state | {"positional_embedding": positions}, source=f"{source} (image tower)")
-    return tower
+    return with_self_attention(tower)
 
 
 def _text_tower(
@@ -255,7 +256,7 @@ def _text_tower(
             output_dim=state["text_projection"].shape[1],
             act_layer=activation,
         )
-    load_strictly(tower, state, source=f"{source} (text tower)")
+    load_strictly(with_frozen_layers(tower), state, source=f"{source} (text tower)")
     tower.attn_mask = tower.build_causal_mask()  # not part of any state dict, so still on the meta device
     return TextTower(transformer=tower, fold_vocabulary=rows < VOCABULARY)
 

@@ -174,8 +174,10 @@ class Sowa(Detector):
 
     def prototypes(self) -> Tensor:
         """[C, S, E] unit vectors of the states (0 normal, 1 abnormal) of each category; gradients reach the prompts."""
-        by_state = [self.text_linear(self.backbone.encode_text(*prompts())) for prompts in self.prompts]
-        return unit(pool_states(by_state, len(self.categories)))
+        given = [prompts() for prompts in self.prompts]
+        embeddings, ids = (torch.cat(parts) for parts in zip(*given, strict=True))  # the weights are read once
+        features = self.text_linear(self.backbone.encode_text(embeddings, ids))
+        return unit(pool_states(features.split([len(own) for _, own in given]), len(self.categories)))
 
     def category_index(self, category: str) -> int:
         """Row of `prototypes` for a category: its own, else that of "object", else (paper) the first."""

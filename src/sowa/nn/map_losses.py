@@ -2,9 +2,9 @@
 
 The same losses as `sowa.nn.losses.pixel_losses` on the upsampled, soft-maxed logits, and the same gradients up to
 rounding. Two facts make them cheap. A softmax of two states depends on their difference alone, and upsampling is
-linear, so one channel is enlarged instead of two. And a loss is a number: its gradient with respect to the grid can be
-worked out on the way forward, image by image, while the enlarged map is at hand. What stays for the backward pass is
-two grids per level, some hundred times less than the maps.
+linear, so one channel is enlarged instead of two, by one matrix along each side. And a loss is a number: its gradient
+with respect to the grid can be worked out on the way forward, image by image, while the enlarged map is at hand. What
+stays for the backward pass is two grids per level, some hundred times less than the maps.
 
 Shapes: B images, V levels, h w grid, H W pixels.
 """
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from sowa.nn.losses import FOCAL_SMOOTH
-from sowa.nn.maps import upsample
+from sowa.nn.maps import aligned_matrix
 
 __all__ = ["map_losses"]
 
@@ -34,10 +34,9 @@ def map_losses(difference_BVhw: Tensor, mask_BHW: Tensor, *, both_states: bool =
 class _MapLosses(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, difference_BVhw: Tensor, mask_BHW: Tensor, both_states: bool) -> tuple[Tensor, Tensor]:
-        parts = [
-            _one_image(grid_Vhw, mask_HW > 0, both_states)
-            for grid_Vhw, mask_HW in zip(difference_BVhw.detach(), mask_BHW, strict=True)
-        ]
+        pairs = zip(difference_BVhw.detach(), mask_BHW, strict=True)
+        with torch.autocast(difference_BVhw.device.type, enabled=False):
+            parts = [_one_image(grid_Vhw, mask_HW > 0, both_states) for grid_Vhw, mask_HW in pairs]
         focal_BV, dice_BV, by_focal, by_dice = (torch.stack(column) for column in zip(*parts, strict=True))
         ctx.save_for_backward(by_focal / len(parts), by_dice / len(parts))
         return focal_BV.mean(dim=0), dice_BV.mean(dim=0)
@@ -51,10 +50,9 @@ class _MapLosses(torch.autograd.Function):
 
 def _one_image(grid_Vhw: Tensor, defect_HW: Tensor, both_states: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(focal [V], dice [V]) of one image and what they grow by with its grids, [V, h, w] each."""
-    with torch.enable_grad():
-        grid = grid_Vhw.requires_grad_()
-        enlarged = upsample(grid[None], tuple(defect_HW.shape))[0]
-    difference_VHW = enlarged.detach()
+    sides = zip(grid_Vhw.shape[-2:], defect_HW.shape, strict=True)
+    rows_Hh, columns_Ww = (aligned_matrix(*side).to(grid_Vhw) for side in sides)
+    difference_VHW = rows_Hh @ grid_Vhw @ columns_Ww.T
     probability = difference_VHW.sigmoid()
     slope = probability * (1 - probability)
     focal_V, focal_slope = _focal(difference_VHW, defect_HW, slope)
@@ -63,8 +61,7 @@ def _one_image(grid_Vhw: Tensor, defect_HW: Tensor, both_states: bool) -> tuple[
     if both_states:
         normal_V, by_normal = _dice(1 - probability, 1 - mask)
         dice_V, by_probability = dice_V + normal_V, by_probability - by_normal
-    (by_focal,) = torch.autograd.grad(enlarged, grid, focal_slope, retain_graph=True)
-    (by_dice,) = torch.autograd.grad(enlarged, grid, by_probability * slope)
+    by_focal, by_dice = (rows_Hh.T @ by_pixel @ columns_Ww for by_pixel in (focal_slope, by_probability * slope))
     return focal_V, dice_V, by_focal, by_dice
 
 

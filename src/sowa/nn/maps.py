@@ -13,6 +13,7 @@ from torch import Tensor
 
 __all__ = [
     "Border",
+    "aligned_matrix",
     "enlarge",
     "enlarging_matrix",
     "gaussian_smooth",
@@ -85,6 +86,13 @@ def enlarging_matrix(grid: int, size: int, sigma: float, border: Border = "symme
     bilinear_hH = F.interpolate(torch.eye(grid, dtype=torch.float64)[None], size=size, mode="linear")[0]
     smooth_HH = _smoothing_matrix(size, sigma, border) if sigma > 0 else torch.eye(size, dtype=torch.float64)
     return (smooth_HH @ bilinear_hH.T).float()
+
+
+@lru_cache(maxsize=32)
+def aligned_matrix(grid: int, size: int) -> Tensor:
+    """[size, grid] float64 for one side of `upsample` with aligned corners."""
+    eye = torch.eye(grid, dtype=torch.float64)[None]
+    return F.interpolate(eye, size=size, mode="linear", align_corners=True)[0].T.contiguous()
 
 
 def enlarge(grid_Bhw: Tensor, size: tuple[int, int], sigma: float, border: Border = "symmetric") -> Tensor:

@@ -15,6 +15,7 @@ import yaml
 
 from sowa.data.intake import intake_of
 from sowa.errors import ConfigError, SowaError, UnknownNameError
+from sowa.training.allocator import keep_freed_memory
 from sowa.training.compose import Composed, chosen_keys, compose_job, expand_sweep
 from sowa.training.usage import help_text
 
@@ -64,6 +65,7 @@ def _door(job: str, argv: Sequence[str]) -> int:
 
 
 def _run(composed: Composed) -> int:
+    keep_freed_memory()
     (_train if composed.job == "train" else _evaluate)(composed)
     return 0
 
