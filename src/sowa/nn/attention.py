@@ -213,8 +213,7 @@ class FrozenWindowAttention(nn.Module):
         else:
             query = F.normalize(self._split(_in_its_type(windows_BnND, query_weight)), dim=-1)
             key = F.normalize(self._split(_in_its_type(windows_BnND, key_weight)), dim=-1)
-        scale, bias = self.log_scale.clamp(max=MAX_LOG_SCALE).exp(), self.position_bias()
-        logits = query @ key.transpose(-2, -1) * scale + bias
+        logits = query @ key.transpose(-2, -1) * self._scale() + self.position_bias()
         if mask_nNN is not None:
             logits = logits + mask_nNN.to(logits)[:, None]
         weights = logits.softmax(dim=-1)
@@ -232,8 +231,10 @@ class FrozenWindowAttention(nn.Module):
             shape = (*value.shape[:-1], value.shape[-2])
             kept, factor = shared_dropout(shape, self.dropout, value.new_empty(0, dtype=low), self.share)
         mask = None if mask_nNN is None else mask_nNN.to(value.dtype)[:, None]
-        scale = self.log_scale.clamp(max=MAX_LOG_SCALE).exp()
-        return _ValueMix.apply(value, scale, self.position_bias(), mask, kept, factor, low)
+        return _ValueMix.apply(value, self._scale(), self.position_bias(), mask, kept, factor, low)
+
+    def _scale(self) -> Tensor:
+        return self.log_scale.clamp(max=MAX_LOG_SCALE).exp()
 
     def _split(self, values_BnND: Tensor) -> Tensor:
         return values_BnND.unflatten(-1, (self.heads, -1)).transpose(2, 3)
