@@ -1,4 +1,4 @@
-"""SOWA Plus: the exam, both sizes, one shot, many shots, and adding to what was learnt."""
+"""SOWA Plus: the exam, all sizes, one shot, many shots, and adding to what was learnt."""
 
 import pytest
 import torch
@@ -20,9 +20,9 @@ def fitted(detector, count, seed=0):
     return detector.fit(Support(CATEGORY, normals(SIZE, count, seed)))
 
 
-@pytest.mark.parametrize("half", [True, False])
-def test_exam(half):
-    conform(lambda: build(half=half))
+@pytest.mark.parametrize("options", [{}, {"half": True}, {"half": True, "quarter": True}], ids=str)
+def test_exam(options):
+    conform(lambda: build(**options))
 
 
 def test_tokens_of_both_sizes_and_nothing_run_twice_over():
@@ -35,10 +35,41 @@ def test_tokens_of_both_sizes_and_nothing_run_twice_over():
     assert detector.sizes == 2 and build().sizes == 1  # too coarse a grid to be halved by itself
 
 
+def test_the_quarter_is_a_third_look_and_the_global_term_stays_with_the_half():
+    two, three = build(half=True), build(half=True, quarter=True)
+    images = normals(SIZE, 2)
+    tokens, before = three.encode(images), two.encode(images)
+    side = three.backbone.grid[0]
+    assert tokens.grids == (*before.grids, (side // 4, side // 4), (side // 4, side // 4))
+    assert torch.equal(tokens.cls, before.cls)
+    assert all(torch.equal(a, b) for a, b in zip(before.levels, tokens.levels, strict=False))
+    assert two.level_weights == [0.5] * 4 and three.level_weights == [0.5] * 4 + [0.25] * 2
+
+
+def test_the_quarters_weight_is_its_weight_in_the_score():
+    """Linear: 0 gives the score of two looks, and twice the weight twice the difference."""
+    images, test = normals(SIZE, 3), with_defect(normals(SIZE, 2, seed=9))
+    none = build(half=True)(test, fitted(build(half=True), 3)).score
+    scores = []
+    for weight in (0, 0.5, 1.0):
+        detector = build(half=True, quarter=True, quarter_weight=weight)
+        scores.append(detector(test, detector.fit(Support(CATEGORY, images))).score)
+    torch.testing.assert_close(scores[0], none)
+    torch.testing.assert_close(scores[2] - none, 2 * (scores[1] - none))
+
+
+@pytest.mark.parametrize("rows, sizes", [(26, 1), (28, 3), (32, 3)])
+def test_smaller_looks_are_taken_where_their_grid_is_fine_enough(rows, sizes):
+    backbone = build_backbone("random_tiny", image_size=rows * 14)
+    assert build_detector("sowa_plus", backbone=backbone).sizes == sizes
+    assert build_detector("sowa_plus", backbone=backbone, quarter=False).sizes == min(2, sizes)
+    assert build_detector("sowa_plus", backbone=backbone, half=False).sizes == 1
+
+
 def test_the_small_tower_shares_its_weights_and_is_listed_once():
     detector = build(half=True)
     assert sum(1 for _ in detector.parameters()) == sum(1 for _ in build(half=False).parameters())
-    small, full = detector.small.visual, detector.backbone.visual
+    small, full = detector.smaller[0].visual, detector.backbone.visual
     assert small.conv1.weight is full.conv1.weight
     assert small.positional_embedding.shape != full.positional_embedding.shape
 
@@ -150,6 +181,10 @@ def test_no_shots_and_nonsense_are_refused():
         {"global_weight": -1},
         {"taps": []},
         {"wide_fraction": 2},
+        {"quarter_weight": -1},
+        {"quarter": True},
+        {"half": True, "quarter": "always"},
+        {"half": "sometimes"},
     ):
         with pytest.raises(ConfigError):
             build(**options)

@@ -14,7 +14,13 @@ from sowa.nn.states import StateHead
 from sowa.predictor.predictor import Predictor
 from tests.predictor.parts import parts
 
-PLUS = [{}, {"half": True}, {"half": True, "global_weight": 0.0, "sigma": 0.0}, {"taps": (2,), "global_tap": 4}]
+PLUS = [
+    {},
+    {"half": True},
+    {"half": True, "quarter": True, "quarter_weight": 0.25},
+    {"half": True, "global_weight": 0.0, "sigma": 0.0},
+    {"taps": (2,), "global_tap": 4},
+]
 CORE = [
     {},
     {"embedding": "concatenated", "image_score": "reweighted", "upsampling": "nearest", "border": "reflect"},
@@ -38,7 +44,9 @@ def compared(model, options, k=3, backbone="random_tiny"):
 @pytest.mark.parametrize("options", PLUS, ids=str)
 def test_sowa_plus(options, k):
     detector, (score, score_map), wanted = compared("sowa_plus", options, k)
-    assert isinstance(detector, SowaPlus) and (detector.small is not None) == bool(options.get("half"))
+    assert isinstance(detector, SowaPlus) and detector.sizes == 1 + bool(options.get("half")) + bool(
+        options.get("quarter")
+    )
     assert torch.allclose(score, wanted.score, rtol=1e-4, atol=1e-4)
     assert torch.allclose(score_map, wanted.score_map, rtol=1e-4, atol=1e-4)
 

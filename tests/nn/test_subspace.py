@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.decomposition import PCA
 
-from sowa.nn.subspace import merged, moments, residual, subspace, without
+from sowa.nn.subspace import merged, moments, residual, subspace, widened, without
 
 
 def tokens(seed=0, images=3, places=40, width=12, rank=4):
@@ -55,3 +55,19 @@ def test_tokens_that_are_all_alike(value):
     x = torch.full((2, 5, 4), value)
     space = subspace(moments(x), 0.95)
     assert residual(x, space).abs().max() < 1e-4 and residual(x + 1, space).isfinite().all()
+
+
+@given(st.integers(0, 50), st.integers(1, 5))
+def test_widened_spans_both_and_a_direction_in_the_subspace_adds_nothing(seed, count):
+    g = torch.Generator().manual_seed(seed)
+    space = subspace(moments(torch.randn(200, 12, generator=g) * torch.linspace(3, 0.1, 12)), 0.8)
+    axes = torch.randn(12, count, generator=g)
+    axes[:, 0] = space.basis_DR @ torch.randn(space.basis_DR.shape[1], generator=g)
+    wide = widened(space, axes)
+    rank = space.basis_DR.shape[1]
+    assert torch.equal(wide.basis_DR[:, :rank], space.basis_DR) and torch.equal(wide.variance_R, space.variance_R)
+    assert not wide.basis_DR[:, rank].any()
+    tokens = torch.randn(2, 5, 12, generator=g) * 3
+    moved = tokens + axes @ torch.randn(count, generator=g)
+    torch.testing.assert_close(residual(moved, wide), residual(tokens, wide), atol=1e-3, rtol=1e-3)
+    assert (residual(tokens, wide) <= residual(tokens, space) + 1e-4).all()

@@ -4,18 +4,30 @@ K shots, B images, L tokens, D token width, R directions, M bank rows.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
+from sowa.errors import UnknownNameError
 from sowa.nn.bank import nearest_distance, unit
 from sowa.nn.coreset import thinned
-from sowa.nn.subspace import Moments, Subspace, merged, moments, residual, subspace, without
+from sowa.nn.subspace import Moments, Subspace, merged, moments, residual, subspace, widened, without
 from sowa.types import Reference
 
-__all__ = ["FOLDS", "BankMemory", "Memory", "SubspaceMemory", "quarters"]
+__all__ = [
+    "FOLDS",
+    "BankMemory",
+    "Memory",
+    "SubspaceMemory",
+    "described_distance",
+    "left_out_distances",
+    "memory_of",
+    "quarters",
+]
 
+MEMORIES = ("subspace", "nearest", "coreset")
 FOLDS = 16
 """Left-out images are taken one by one up to this many; of more, in this many groups."""
 
@@ -39,26 +51,28 @@ class Memory(ABC):
 
 class SubspaceMemory(Memory):
     """The linear subspace that holds the share `explained` of the variance of normal tokens; distance is the squared
-    residual (SubspaceAD's rule). `mean` [D], `basis` [D, R], `variance` [R] and `tokens`, their number."""
+    residual (SubspaceAD's rule), less what of it lies along ignored directions. `mean` [D], `basis` [D, R + N],
+    `variance` [R] and `tokens`, their number; the last N columns are the ignored directions outside the subspace."""
 
-    def __init__(self, *, explained: float):
-        self.explained = explained
+    def __init__(self, *, explained: float, ignored: Mapping[int, Tensor] | None = None):
+        """ignored: [D, N] directions by the place of their level."""
+        self.explained, self.ignored = explained, dict(ignored or {})
 
     def learn(self, place: int, level_KLD: Tensor, grid: tuple[int, int]) -> tuple[Reference, Tensor]:
         level_KLD = level_KLD.float()
         folds = _folds(len(level_KLD))
         parts = [moments(level_KLD[fold]) for fold in folds]
         whole = merged(parts)
-        entries = self._stored(place, subspace(whole, self.explained), whole.count)
+        entries = self._stored(place, self._subspace(place, whole), whole.count)
         if len(folds) > 1:
             own = [
-                residual(level_KLD[fold], subspace(without(whole, part), self.explained))
+                residual(level_KLD[fold], self._subspace(place, without(whole, part)))
                 for fold, part in zip(folds, parts, strict=True)
             ]
             return entries, torch.cat(own)
         tokens_LD, own_L = level_KLD[0], level_KLD.new_empty(level_KLD.shape[1])
         for quarter_L in quarters(grid, level_KLD.device):
-            own_L[quarter_L] = residual(tokens_LD[quarter_L], subspace(moments(tokens_LD[~quarter_L]), self.explained))
+            own_L[quarter_L] = residual(tokens_LD[quarter_L], self._subspace(place, moments(tokens_LD[~quarter_L])))
         return entries, own_L[None]
 
     def distance(self, place: int, level_BLD: Tensor, reference: Reference) -> Tensor:
@@ -67,11 +81,16 @@ class SubspaceMemory(Memory):
     def extend(self, place: int, level_KLD: Tensor, reference: Reference) -> Reference:
         """By the kept directions: what lay outside them, 1 - `explained` of the variance, is taken as lost."""
         space, count = self._space(place, reference), int(reference[f"tokens_{place}"])
-        mean_D, basis_DR = space.mean_D.double(), space.basis_DR.double()
+        mean_D, basis_DR = space.mean_D.double(), space.basis_DR[:, : len(space.variance_R)].double()
         inside_DD = (basis_DR * space.variance_R.double()) @ basis_DR.T
         old = Moments(count, count * mean_D, count * (inside_DD + mean_D[:, None] * mean_D[None, :]))
         joined = merged([old, moments(level_KLD.float())])
-        return self._stored(place, subspace(joined, self.explained), joined.count)
+        return self._stored(place, self._subspace(place, joined), joined.count)
+
+    def _subspace(self, place: int, of: Moments) -> Subspace:
+        """That of these tokens, with the ignored directions of the level."""
+        space = subspace(of, self.explained)
+        return widened(space, self.ignored[place]) if place in self.ignored else space
 
     def _stored(self, place: int, space: Subspace, count: int) -> Reference:
         names = (f"mean_{place}", f"basis_{place}", f"variance_{place}")
@@ -113,6 +132,15 @@ class BankMemory(Memory):
         return rows_MD if self.coreset is None else thinned(rows_MD, self.coreset)
 
 
+def memory_of(kind: str, *, explained: float, coreset: float, ignored: Mapping[int, Tensor]) -> Memory:
+    """`subspace`, `nearest` or `coreset`; UnknownNameError for anything else."""
+    if kind not in MEMORIES:
+        raise UnknownNameError("memory", got=kind, known=MEMORIES)
+    if kind == "subspace":
+        return SubspaceMemory(explained=explained, ignored=ignored)
+    return BankMemory(coreset=coreset if kind == "coreset" else None)
+
+
 def quarters(grid: tuple[int, int], device: torch.device) -> list[Tensor]:
     """Four [L] masks: the corners' quarters of the grid."""
     y, x = torch.meshgrid(torch.arange(grid[0], device=device), torch.arange(grid[1], device=device), indexing="ij")
@@ -124,3 +152,17 @@ def _folds(count: int) -> list[slice]:
     parts = min(count, FOLDS)
     edges = [place * count // parts for place in range(parts + 1)]
     return [slice(a, b) for a, b in pairwise(edges)]
+
+
+def described_distance(described_BE: Tensor, known_KE: Tensor) -> Tensor:
+    """[B] distance to the nearest known description."""
+    return torch.cdist(described_BE, known_KE, compute_mode="donot_use_mm_for_euclid_dist").amin(dim=1)
+
+
+def left_out_distances(described_KE: Tensor) -> Tensor:
+    """[K] distance of each description to the nearest other; [4] zeros for the quarters of a single one: without a
+    scale the global term is left out."""
+    if len(described_KE) == 1:
+        return described_KE.new_zeros(4)
+    distance_KK = torch.cdist(described_KE, described_KE, compute_mode="donot_use_mm_for_euclid_dist")
+    return distance_KK.fill_diagonal_(torch.inf).amin(dim=1)

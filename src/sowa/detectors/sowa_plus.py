@@ -1,9 +1,10 @@
-"""SOWA Plus: a few normal images as subspaces of their tokens, at two image sizes, scaled by the images themselves.
+"""SOWA Plus: a few normal images as subspaces of their tokens, at three image sizes, scaled by the images themselves.
 
 Beyond the paper (docs/SOWA_PLUS.md): tokens of two middle blocks, after the tower's final norm, are compared with the
 linear subspace that holds most of the variance of the normal tokens (the residual of a principal component analysis),
-at the full image size, where small defects show, and at half of it, where wide ones do. Every score is put on the scale
-of what the normal images get when left out in turn. A global term sees changes that have no place.
+at the full image size, where small defects show, at half of it, where wide ones do, and at a quarter, for the context.
+At half size, what changes with the light does not count. Every score is put on the scale of what the normal images get
+when left out in turn. A global term sees changes that have no place.
 
 B images, V levels, L tokens, D token width, K shots, R directions, H W pixels.
 """
@@ -13,7 +14,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from sowa.backbones.base import Backbone
@@ -21,18 +21,17 @@ from sowa.backbones.pair import PairBackbone
 from sowa.backbones.pyramid import PyramidTokens
 from sowa.detectors.base import Detector
 from sowa.detectors.plus_head import LogitScale, read_head, shipped_head
-from sowa.detectors.plus_memory import BankMemory, Memory, SubspaceMemory, quarters
+from sowa.detectors.plus_lighting import known_lighting
+from sowa.detectors.plus_looks import shrunk, smaller_towers
+from sowa.detectors.plus_memory import described_distance, left_out_distances, memory_of, quarters
 from sowa.detectors.plus_words import Words
-from sowa.errors import ArtifactError, ConfigError, NeedsSupportError, UnknownNameError
+from sowa.errors import ArtifactError, ConfigError, NeedsSupportError
 from sowa.nn.bank import unit
 from sowa.nn.maps import enlarge, to_grid, top_mean
 from sowa.types import Prediction, Reference, Tokens
 
 __all__ = ["SowaPlus"]
 
-MEMORIES = ("subspace", "nearest", "coreset")
-LEAST_GRID = 14
-"""A half-size grid with fewer rows than this is left out."""
 HEAT_FRACTION = 0.01
 GLOBALS = 64
 """Normal images kept for the global term."""
@@ -46,7 +45,7 @@ class SowaPlus(Detector):
     trains: ClassVar[Literal["none", "auxiliary", "target"]] = "none"
     expected_spread: ClassVar[float | None] = 0.8
     extends_nearly: ClassVar[bool] = True
-    former_defaults: ClassVar[Mapping[str, Any]] = {"head": "none"}
+    former_defaults: ClassVar[Mapping[str, Any]] = {"head": "none", "quarter": False, "lighting": "none"}
 
     def __init__(
         self,
@@ -55,6 +54,9 @@ class SowaPlus(Detector):
         taps: Sequence[int] | None = None,
         global_tap: int | None = None,
         half: bool | Literal["auto"] = "auto",
+        quarter: bool | Literal["auto"] = "auto",
+        quarter_weight: float = 0.5,
+        lighting: str = "auto",
         memory: Literal["subspace", "nearest", "coreset"] = "subspace",
         explained: float = 0.95,
         coreset: float = 0.1,
@@ -68,7 +70,10 @@ class SowaPlus(Detector):
     ):
         """
         taps: blocks 6 and 8 of 12 if None, and the like of other depths. global_tap: block 9 of 12.
-        half: also look at half the image size; auto: if its grid has at least 14 rows.
+        half: also look at half the image size; auto: if its grid has at least 14 rows. quarter: look at a quarter, too;
+        auto: where half is looked at. quarter_weight: of that look in the score, each of the others counts 1.
+        lighting: directions in which tokens move with exposure and contrast; at half size no distance counts along
+        them. `auto` is those of the package, if there are any for the backbone; `none`, or a file of `write_lighting`.
         memory: what is kept of normal tokens: the `subspace` that holds the share `explained` of their variance, all of
         them (`nearest`), or the share `coreset` of them.
         fraction: of an image's tokens, the most unusual ones, whose mean is its score at a level; wide_fraction: a
@@ -80,16 +85,8 @@ class SowaPlus(Detector):
         normal tokens for each spread of its logits on the shots.
         """
         super().__init__()
-        if memory not in MEMORIES:
-            raise UnknownNameError("memory", got=memory, known=MEMORIES)
-        shares = {"explained": explained, "coreset": coreset, "fraction": fraction, "wide_fraction": wide_fraction or 1}
-        for name, value in shares.items():
-            if not (0 < value < 1 or (value == 1 and name.endswith("fraction"))):
-                raise ConfigError(f"{name}={value} cannot be used: it is a share between 0 and 1")
-        if not (floor > 0 and global_weight >= 0):
-            raise ConfigError(
-                f"floor={floor}, global_weight={global_weight}: floor must be above 0, the weight 0 or more"
-            )
+        _check_shares(explained=explained, coreset=coreset, fraction=fraction, wide_fraction=wide_fraction or 1)
+        _check_weights(floor=floor, global_weight=global_weight, quarter_weight=quarter_weight)
         self._set_head(backbone, head, head_map)
         self.words = Words(backbone) if isinstance(backbone, PairBackbone) else None
         self.backbone = backbone
@@ -100,25 +97,25 @@ class SowaPlus(Detector):
             raise ConfigError("taps=[] reads nothing of the backbone: give at least one tap, or null")
         self.fractions = (fraction, wide_fraction) if wide_fraction else (fraction,)
         self.floor = floor
-        self.memory: Memory = SubspaceMemory(explained=explained)
-        if memory != "subspace":
-            self.memory = BankMemory(coreset=coreset if memory == "coreset" else None)
         self.global_weight, self.sigma = global_weight, sigma
-        rows = backbone.grid[0]
-        wanted = rows // 2 >= LEAST_GRID if half == "auto" else bool(half)
-        # Not a submodule: it shares the backbone's weights, which are listed once.
-        self.__dict__["small"] = backbone.at_size(rows // 2 * backbone.patch) if wanted else None
+        # No submodules: they share the backbone's weights, which are listed once.
+        self.__dict__["smaller"] = smaller_towers(backbone, half, quarter)
+        self.weights = (1.0, 1.0, quarter_weight)[: self.sizes]
+        # A cosine to a row of a bank has no direction that could be left out.
+        light = known_lighting(lighting, backbone, self.taps) if self.sizes > 1 and memory == "subspace" else None
+        self.light_8, axes = (torch.empty(0), {}) if light is None else (light.id_8, light.axes)
+        ignored = {len(self.taps) + place: axes[tap] for place, tap in enumerate(self.taps) if tap in axes}
+        self.memory = memory_of(memory, explained=explained, coreset=coreset, ignored=ignored)
 
     def _apply(self, *words: Any, **options: Any) -> "SowaPlus":
-        """Moved or cast: the small tower, which is no submodule, is made again of the weights where they are now."""
+        """Moved or cast: the smaller towers, no submodules, are made again of the weights where they are now."""
         super()._apply(*words, **options)
-        if self.small is not None:
-            self.__dict__["small"] = self.backbone.at_size(self.small.image_size)
+        self.__dict__["smaller"] = tuple(self.backbone.at_size(tower.image_size) for tower in self.smaller)
         return self
 
     def _on(self, backbone: Backbone) -> "SowaPlus":
         twin = super()._on(backbone)
-        twin.__dict__["small"] = None if self.small is None else backbone.at_size(self.small.image_size)
+        twin.__dict__["smaller"] = tuple(backbone.at_size(tower.image_size) for tower in self.smaller)
         return twin
 
     def _set_head(self, backbone: Backbone, head: str, share: float) -> None:
@@ -149,24 +146,33 @@ class SowaPlus(Detector):
     @property
     def sizes(self) -> int:
         """How many image sizes are looked at."""
-        return 1 if self.small is None else 2
+        return 1 + len(self.smaller)
+
+    @property
+    def towers(self) -> tuple[Backbone, ...]:
+        """The backbone at its own size, then the smaller ones."""
+        return (self.backbone, *self.smaller)
+
+    @property
+    def described(self) -> int:
+        """Which of `towers` the global term is of: the half size where there is one."""
+        return min(1, len(self.smaller))
 
     def encode(self, images_B3HW: Tensor) -> PyramidTokens:
-        """Levels of the full size in the order of the taps, those of the half size, those of the head at full size.
-        `cls` [B, 2D] is the global description at the smallest size: mean patch token and class token of the global
-        tap, each of unit length."""
+        """Levels of the full size in the order of the taps, those of the smaller sizes, those of the head at full size.
+        `cls` [B, 2D] is the global description, at half size where there is one: mean patch token and class token of
+        the global tap, each of unit length."""
         images = images_B3HW if images_B3HW.is_floating_point() else images_B3HW.float() / 255
-        towers = [self.backbone] if self.small is None else [self.backbone, self.small]
         levels, grids, described, heads = [], [], images.new_empty(0), []
-        for tower in towers:
-            first, last = tower is towers[0], tower is towers[-1]
-            taps = sorted({*self.taps, *([self.global_tap] if last else []), *(self._head_taps if first else [])})
-            found = dict(zip(taps, tower.encode_normed(_shrunk(images, tower.image_size), taps), strict=True))
+        for number, tower in enumerate(self.towers):
+            first, whole = number == 0, number == self.described
+            taps = sorted({*self.taps, *([self.global_tap] if whole else []), *(self._head_taps if first else [])})
+            found = dict(zip(taps, tower.encode_normed(shrunk(images, tower.image_size), taps), strict=True))
             levels += [found[tap][1] for tap in self.taps]
             grids += [tower.grid] * len(self.taps)
             if first:
                 heads = [found[tap][1] for tap in self._head_taps]
-            if last:
+            if whole:
                 cls_BD, patches_BLD = found[self.global_tap]
                 described = torch.cat((unit(patches_BLD.float().mean(dim=1)), unit(cls_BD.float())), dim=1)
         grids += [self.backbone.grid] * len(heads)
@@ -174,6 +180,11 @@ class SowaPlus(Detector):
             said, of = self.words.encode(images)
             heads, grids = [*heads, *said], [*grids, *of]
         return PyramidTokens(described, (*levels, *heads), self.backbone.grid, tuple(grids))
+
+    @property
+    def level_weights(self) -> list[float]:
+        """Of each level of the memory in the score."""
+        return [weight / len(self.taps) for weight in self.weights for _ in self.taps]
 
     def _memory_levels(self, tokens: Tokens) -> list[tuple[Tensor, tuple[int, int]]]:
         """Levels and grids that the memory is of."""
@@ -194,7 +205,8 @@ class SowaPlus(Detector):
         single tokens; `global` [K, 2D]; `support_parts` [K, V + 1] of left-out images (the quarters of a single one,
         4 rows), raw, and `support_scores` [K], fused; `support_level`, the heat of their most unusual
         spots; where the head has a share in the map, `logits` [3], its scale on the shots (`LogitScale`), and `head`
-        [8], which says whose logits are meant. Without shots only `head`."""
+        [8], which says whose logits are meant; `lighting` [8] says which directions were left out at half size. Without
+        shots only `head`."""
         if tokens is None or not len(tokens.cls):
             if self.trained is not None:
                 return {"head": self.trained.id_8}
@@ -212,9 +224,11 @@ class SowaPlus(Detector):
             scores.append(self._quarter_scores(own_KL, grid) if shots == 1 else self.level_score(own_KL))
             map_scales.append(torch.stack((own_KL.mean(), own_KL.std())))
             heats.append(own_KL)
-        distances = _left_out_distances(tokens.cls.float())
+        distances = left_out_distances(tokens.cls.float())
         reference["map_scale"] = torch.stack(map_scales)
         reference["global"] = tokens.cls.float()[:GLOBALS].clone()
+        if len(self.light_8):
+            reference["lighting"] = self.light_8
         if self.head_map:
             reference |= {"logits": LogitScale.of(self._logits(tokens)), "head": self.trained.id_8}
         return self._scaled(reference, torch.stack((*scores, distances), dim=1), heats, tokens)
@@ -226,6 +240,8 @@ class SowaPlus(Detector):
         join those of the old ones, so that scale and threshold are of images that were not seen."""
         if "global" not in reference:
             return self.fit_tokens(category, tokens)
+        if not torch.equal(reference.get("lighting", torch.empty(0)).cpu(), self.light_8):
+            raise ArtifactError("what was learnt belongs to other directions of light: fit again")
         new, first = dict(reference), len(reference["global"]) == 1
         fresh, heats, map_scales = [], [], []
         for place, (level_KLD, _) in enumerate(self._memory_levels(tokens)):
@@ -234,7 +250,7 @@ class SowaPlus(Detector):
             heats.append(own_KL)
             map_scales.append(torch.stack((own_KL.mean(), own_KL.std())))
             new |= self.memory.extend(place, level_KLD, reference)
-        distances = _nearest(tokens.cls.float(), reference["global"])
+        distances = described_distance(tokens.cls.float(), reference["global"])
         new["global"] = torch.cat((reference["global"], tokens.cls.float()))[:GLOBALS]
         if "logits" in reference:
             new["logits"] = LogitScale.of(self._logits(tokens), reference["logits"])
@@ -280,9 +296,9 @@ class SowaPlus(Detector):
     # ---- scoring
 
     def score(self, tokens: Tokens, reference: Reference) -> Prediction:
-        """Image score in spreads of the left-out normal images, summed over sizes; map [B, H, W] from the full size in
-        spreads of normal tokens; `levels` [B, V, h, w] of the full size. `parts`: `memory_map` [B, H, W], not smoothed
-        where the head has a share in the map, and `global` [B].
+        """Image score in spreads of the left-out normal images, a weighted sum over sizes; map [B, H, W] from the full
+        size in spreads of normal tokens; `levels` [B, V, h, w] of the full size. `parts`: `memory_map` [B, H, W], not
+        smoothed where the head has a share in the map, and `global` [B].
 
         Without shots score, map and the only level are probabilities of the head."""
         return self.score_each(tokens, [reference])[0]
@@ -305,7 +321,7 @@ class SowaPlus(Detector):
         found = enumerate(self._memory_levels(tokens))
         own = [self.memory.distance(place, level, reference) for place, (level, _) in found]
         scores_BV = torch.stack([self.level_score(level_BL) for level_BL in own], dim=1)
-        distances_B = _nearest(tokens.cls.float(), reference["global"])
+        distances_B = described_distance(tokens.cls.float(), reference["global"])
         full = len(self.taps)
         levels = [_standard(own[place], reference["map_scale"][place]) for place in range(full)]
         levels_BVhw = torch.stack([to_grid(level_BL, tokens.grids[0]) for level_BL in levels], dim=1)
@@ -351,37 +367,27 @@ class SowaPlus(Detector):
         return enlarge(grid_Bhw, size, self.sigma)
 
     def _fused(self, scores_BV: Tensor, distances_B: Tensor, reference: Reference) -> Tensor:
-        """[B]: mean over the levels of a size, sum over sizes, plus the global term where it has a scale."""
+        """[B]: mean over the levels of a size, weighted sum over sizes, plus the global term where it has a scale."""
         scale = reference["scale"]
         standard_BV = (scores_BV - scale[:-1, 0]) / (scale[:-1, 1] + self.floor * scale[:-1, 0]).clamp(min=1e-12)
-        fused = standard_BV.sum(dim=1) / len(self.taps)
+        fused = (standard_BV * standard_BV.new_tensor(self.level_weights)).sum(dim=1)
         middle, spread = scale[-1]
         if self.global_weight and middle > 0:
             fused = fused + self.global_weight * (distances_B - middle) / (spread + self.floor * middle)
         return fused
 
 
-def _shrunk(images_B3HW: Tensor, size: int) -> Tensor:
-    """The images at the tower's size: bicubic with antialiasing, from the full size."""
-    if images_B3HW.shape[-1] == size:
-        return images_B3HW
-    small = F.interpolate(images_B3HW, (size, size), mode="bicubic", antialias=True, align_corners=False)
-    return small.clamp(0, 1)
-
-
 def _standard(values: Tensor, scale_2: Tensor) -> Tensor:
     return (values - scale_2[0]) / scale_2[1].clamp(min=1e-12)
 
 
-def _nearest(described_BE: Tensor, known_KE: Tensor) -> Tensor:
-    """[B] distance to the nearest known description."""
-    return torch.cdist(described_BE, known_KE, compute_mode="donot_use_mm_for_euclid_dist").amin(dim=1)
+def _check_shares(**shares: float) -> None:
+    for name, value in shares.items():
+        if not (0 < value < 1 or (value == 1 and name.endswith("fraction"))):
+            raise ConfigError(f"{name}={value} cannot be used: it is a share between 0 and 1")
 
 
-def _left_out_distances(described_KE: Tensor) -> Tensor:
-    """[K] distance of each description to the nearest other; [4] zeros for the quarters of a single one: without a
-    scale the global term is left out."""
-    if len(described_KE) == 1:
-        return described_KE.new_zeros(4)
-    distance_KK = torch.cdist(described_KE, described_KE, compute_mode="donot_use_mm_for_euclid_dist")
-    return distance_KK.fill_diagonal_(torch.inf).amin(dim=1)
+def _check_weights(*, floor: float, **weights: float) -> None:
+    if not (floor > 0 and all(value >= 0 for value in weights.values())):
+        said = ", ".join(f"{name}={value}" for name, value in weights.items())
+        raise ConfigError(f"floor={floor}, {said}: floor must be above 0, the weights 0 or more")

@@ -80,26 +80,31 @@ class Tower(nn.Module):
 
 
 class SowaPlusTower(nn.Module):
-    """As `SowaPlus.encode`, with the picture of half the size made by two matrices."""
+    """As `SowaPlus.encode`, with each smaller picture made by two matrices."""
 
     def __init__(self, detector: SowaPlus, *, heard: bool):
         """heard: the tokens of the trained head are wanted, too."""
         super().__init__()
-        self.big, self.small = detector.backbone, detector.small
+        self.towers, self.described = nn.ModuleList(detector.towers), detector.described
         self.taps, self.global_tap = detector.taps, detector.global_tap
         self.head_taps = detector.trained.taps if heard else ()
-        if self.small is not None:
-            self.register_buffer("shrink", shrinking(self.big.image_size, self.small.image_size))
+        for number, tower in enumerate(detector.smaller, start=1):
+            self.register_buffer(f"shrink_{number}", shrinking(detector.backbone.image_size, tower.image_size))
 
     def forward(self, images_B3SS: Tensor) -> tuple[Tensor, ...]:
         pixels = images_B3SS.float() / 255
-        if self.small is None:
-            found = self._tapped(self.big, pixels, self.global_tap, *self.head_taps)
-            return self._described(found), *(found[tap][1] for tap in (*self.taps, *self.head_taps))
-        big = self._tapped(self.big, pixels, *self.head_taps)
-        small = self._tapped(self.small, apart(self.shrink, self.shrink, pixels).clamp(0, 1), self.global_tap)
-        levels = [big[tap][1] for tap in self.taps], [small[tap][1] for tap in self.taps]
-        return self._described(small), *levels[0], *levels[1], *(big[tap][1] for tap in self.head_taps)
+        levels, heads, described = [], [], pixels
+        for number, tower in enumerate(self.towers):
+            shrink = getattr(self, f"shrink_{number}", None)
+            look = pixels if shrink is None else apart(shrink, shrink, pixels).clamp(0, 1)
+            more = (self.global_tap,) if number == self.described else ()
+            found = self._tapped(tower, look, *more, *(() if number else self.head_taps))
+            levels += [found[tap][1] for tap in self.taps]
+            if number == 0:
+                heads = [found[tap][1] for tap in self.head_taps]
+            if number == self.described:
+                described = self._described(found)
+        return described, *levels, *heads
 
     def _tapped(self, tower: nn.Module, pixels: Tensor, *more: int) -> dict[int, tuple[Tensor, Tensor]]:
         taps = sorted({*self.taps, *more})

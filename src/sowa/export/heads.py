@@ -83,6 +83,7 @@ class SowaPlusHead(Head):
         self.trained, self.share = (detector.head, detector.head_map) if heard else (None, 0.0)
         self.again, self.level_score, self.full = again, detector.level_score, len(detector.taps)
         self.spaces, self.floor, self.global_weight = self.full * detector.sizes, detector.floor, detector.global_weight
+        self.register_buffer("weights_V", torch.tensor(detector.level_weights))
         size, grid = detector.backbone.image_size, detector.backbone.grid
         self.rows, self.columns = (enlarging_matrix(side, size, float(detector.sigma)) for side in grid)
 
@@ -107,7 +108,7 @@ class SowaPlusHead(Head):
             for place, level in enumerate(tokens.levels[: self.spaces])
         ]
         scores_BV = torch.stack([self.level_score(level_BL) for level_BL in own], dim=1)
-        score_B = ((scores_BV - ready["middle_V"]) / ready["width_V"]).sum(dim=1) / self.full
+        score_B = ((scores_BV - ready["middle_V"]) / ready["width_V"] * self.weights_V).sum(dim=1)
         if self.global_weight:
             distance_B = torch.linalg.vector_norm(tokens.cls[:, None] - ready["global"], dim=-1).amin(dim=1)
             score_B = score_B + ready["global_slope"] * (distance_B - ready["global_middle"])

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Moments", "Subspace", "merged", "moments", "residual", "subspace", "without"]
+__all__ = ["Moments", "Subspace", "merged", "moments", "residual", "subspace", "widened", "without"]
 
 
 class Moments(NamedTuple):
@@ -25,6 +25,7 @@ class Subspace(NamedTuple):
 
     mean_D: Tensor
     basis_DR: Tensor
+    """After those of largest variance it may have further ones (`widened`)."""
     variance_R: Tensor
     """Along each direction, largest first."""
 
@@ -64,6 +65,20 @@ def subspace(of: Moments, explained: float) -> Subspace:
     largest_1R = basis_DR.abs().argmax(dim=0, keepdim=True)
     basis_DR = basis_DR * basis_DR.gather(0, largest_1R).sign()
     return Subspace(mean_D.float(), basis_DR.float().contiguous(), variance_D[:rank].float())
+
+
+def widened(space: Subspace, axes_DN: Tensor) -> Subspace:
+    """The subspace with further directions [D, N] in it: `basis_DR` has N more columns, orthonormal to the others, or
+    zeros where a direction lay in the subspace already; `variance_R` stays that of the first R."""
+    basis_DR = space.basis_DR.double()
+    for axis_D in axes_DN.to(basis_DR).unbind(1):
+        length = axis_D.norm()
+        for _ in range(2):  # once more for what rounding left
+            axis_D = axis_D - basis_DR @ (basis_DR.T @ axis_D)
+        left = axis_D.norm()
+        axis_D = axis_D / left if left > 1e-6 * length else torch.zeros_like(axis_D)
+        basis_DR = torch.cat((basis_DR, axis_D[:, None]), dim=1)
+    return space._replace(basis_DR=basis_DR.float())
 
 
 def residual(tokens_BLD: Tensor, space: Subspace) -> Tensor:

@@ -1,0 +1,45 @@
+"""The sizes at which SOWA Plus looks at an image."""
+
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from sowa.backbones.base import Backbone
+from sowa.errors import ConfigError
+
+__all__ = ["LEAST_GRID", "shrunk", "smaller_towers"]
+
+LEAST_GRID = 14
+"""A half-size grid with fewer rows than this is left out, and with it the quarter."""
+
+
+def smaller_towers(
+    backbone: Backbone, half: bool | Literal["auto"], quarter: bool | Literal["auto"]
+) -> tuple[Backbone, ...]:
+    """The backbone at half and at a quarter of its image size, as far as they are wanted; weights are shared.
+
+    ConfigError for a quarter without a half, or of fewer than two rows of tokens.
+    """
+    for name, value in {"half": half, "quarter": quarter}.items():
+        if value not in (True, False, "auto"):
+            raise ConfigError(f"{name}={value} cannot be used: choose true, false or auto")
+    rows = backbone.grid[0]
+    fine = rows // 2 >= LEAST_GRID
+    wanted = [rows // 2] if half is True or (half == "auto" and fine) else []
+    if quarter is True and not (wanted and rows // 4 >= 2):
+        raise ConfigError(
+            f"quarter=true needs a look at half size and 8 rows of tokens; half={half}, {rows} rows at"
+            f" {backbone.image_size} px: choose quarter=auto"
+        )
+    if wanted and (quarter is True or (quarter == "auto" and fine)):
+        wanted.append(rows // 4)
+    return tuple(backbone.at_size(own * backbone.patch) for own in wanted)
+
+
+def shrunk(images_B3HW: Tensor, size: int) -> Tensor:
+    """The images at a tower's size: bicubic with antialiasing, from the full size."""
+    if images_B3HW.shape[-1] == size:
+        return images_B3HW
+    small = F.interpolate(images_B3HW, (size, size), mode="bicubic", antialias=True, align_corners=False)
+    return small.clamp(0, 1)
