@@ -221,10 +221,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--pictures", type=int, default=30, help="defective, and of other lots, per set (%(default)s)")
     parser.add_argument("--model", default="sowa_plus", help="(%(default)s)")
     parser.add_argument("--backbone", default="compact", help="(%(default)s)")
+    parser.add_argument("--image-size", type=int, help="in pixels; else the backbone's own (224 of compact)")
     parser.add_argument("--json", type=Path, help="write the figures here, too")
     parser.add_argument("--scores", type=Path, help="write the raw scores of every draw here, for trying rules")
     options = parser.parse_args(argv)
-    detector = build_detector(options.model, backbone=build_backbone(options.backbone)).eval()
+    detector = build_detector(
+        options.model, backbone=build_backbone(options.backbone, image_size=options.image_size)
+    ).eval()
     forget, rows, raw, began = encode_once(detector), [], {}, time.perf_counter()
     for name in options.sets or PARTS[options.part]:
         if name not in PARTS[options.part]:

@@ -54,6 +54,15 @@ def test_methods_with_their_own_code(model, to, small_detectors, tmp_path):
         same(Predictor.load(path), exact, picture)
 
 
+def test_smaller_looks_run_in_openvino(tmp_path):
+    """It once took the colours' scale after the shrinking product for a scale of the product's rows."""
+    pytest.importorskip("openvino")
+    options = {"half": True, "quarter": True}
+    exact = Predictor.fit(parts(3), name="disc", model="sowa_plus", backbone="random_tiny", options=options)
+    report = export(exact, tmp_path / "disc.xml", to="openvino", good=parts(2, first=40))
+    assert report.parity.score < 1e-4 and report.parity.verdicts == 0
+
+
 def test_one_file_is_all_that_is_needed(onnx_file, small_detectors, tmp_path):
     moved = tmp_path / "elsewhere.onnx"
     moved.write_bytes(onnx_file.read_bytes())

@@ -96,7 +96,10 @@ class SowaPlusTower(nn.Module):
         levels, heads, described = [], [], pixels
         for number, tower in enumerate(self.towers):
             shrink = getattr(self, f"shrink_{number}", None)
-            look = pixels if shrink is None else apart(shrink, shrink, pixels).clamp(0, 1)
+            look = pixels
+            if shrink is not None:
+                # Without the folding, OpenVINO takes the colours' scale that follows for one of the product's rows.
+                look = apart(shrink, shrink, pixels.flatten(0, 1)).unflatten(0, (-1, 3)).clamp(0, 1)
             more = (self.global_tap,) if number == self.described else ()
             found = self._tapped(tower, look, *more, *(() if number else self.head_taps))
             levels += [found[tap][1] for tap in self.taps]

@@ -94,7 +94,7 @@ class SowaPlusHead(Head):
         slope = torch.where(middle > 0, self.global_weight / (spread + floor * middle).clamp(min=1e-30), 0.0)
         return reference | {
             "middle_V": scale[:-1, 0],
-            "width_V": (scale[:-1, 1] + floor * scale[:-1, 0]).clamp(min=1e-12),
+            "slope_V": self.weights_V / (scale[:-1, 1] + floor * scale[:-1, 0]).clamp(min=1e-12),
             "global_middle": middle,
             "global_slope": slope,
             "map_middle_V": map_middle_V,
@@ -108,7 +108,7 @@ class SowaPlusHead(Head):
             for place, level in enumerate(tokens.levels[: self.spaces])
         ]
         scores_BV = torch.stack([self.level_score(level_BL) for level_BL in own], dim=1)
-        score_B = ((scores_BV - ready["middle_V"]) / ready["width_V"] * self.weights_V).sum(dim=1)
+        score_B = ((scores_BV - ready["middle_V"]) * ready["slope_V"]).sum(dim=1)
         if self.global_weight:
             distance_B = torch.linalg.vector_norm(tokens.cls[:, None] - ready["global"], dim=-1).amin(dim=1)
             score_B = score_B + ready["global_slope"] * (distance_B - ready["global_middle"])
