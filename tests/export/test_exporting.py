@@ -223,6 +223,7 @@ def test_a_clip_with_drawn_weights(tmp_path):
 
 def test_a_detector_that_scores_in_bf16_is_exported_in_float32(tmp_path, monkeypatch):
     pytest.importorskip("onnxruntime")
+    monkeypatch.setattr("sowa.predictor.fitting._now", lambda: "2026-01-01T00:00:00Z")  # a part of the id
     exact, lowered = (
         Predictor.fit(parts(3), name="disc", model="sowa_plus", backbone="random_tiny", precision=name)
         for name in ("fp32", "bf16")
