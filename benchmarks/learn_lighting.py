@@ -101,14 +101,14 @@ def main() -> None:
     began = time.monotonic()
     backbone = build_backbone("compact", image_size=IMAGE_SIZE)
     outer = differences(backbone)
-    for tap, outer_CDD in outer.items():
-        axes_DN = principal(outer_CDD)
-        held = [float((axes_DN.T @ own @ axes_DN).trace() / own.trace()) for own in outer_CDD]
+    axes = {tap: principal(outer_CDD) for tap, outer_CDD in outer.items()}
+    for tap, axes_DN in axes.items():
+        held = [float((axes_DN.T @ own @ axes_DN).trace() / own.trace()) for own in outer[tap]]
         print(f"block {tap} holds", {name: round(share, 2) for name, share in zip(CHANGES, held, strict=True)})
     given.out.parent.mkdir(parents=True, exist_ok=True)
     sha256 = write_lighting(
         given.out,
-        {tap: principal(outer_CDD) for tap, outer_CDD in outer.items()},
+        axes,
         command="python benchmarks/learn_lighting.py",
         data=DRAW,
         image_size=IMAGE_SIZE,

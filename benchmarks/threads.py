@@ -23,9 +23,9 @@ from sowa.training.record import machine_facts
 
 SHOTS, BATCHES = 4, (8, 1)
 CASES = {
-    "sowa_plus on compact, 224 px": ("sowa_plus", {"name": "compact", "image_size": 224}),
-    "sowa_plus on compact, 448 px": ("sowa_plus", {"name": "compact", "image_size": 448}),
-    "sowa on ViT-L/14, 336 px": ("sowa", {"name": "clip", "model": "ViT-L-14-336-quickgelu", "weights": "random"}),
+    "sowa_plus on compact, 224 px": ("sowa_plus", "compact", {"image_size": 224}),
+    "sowa_plus on compact, 448 px": ("sowa_plus", "compact", {"image_size": 448}),
+    "sowa on ViT-L/14, 336 px": ("sowa", "clip", {"model": "ViT-L-14-336-quickgelu", "weights": "random"}),
 }
 
 
@@ -34,8 +34,8 @@ def measured(rounds: int) -> dict:
     own = torch.get_num_threads()
     numbers = sorted({1, max(1, own // 2), own, 2 * own})
     rows, ratios = [], {}
-    for name, (method, options) in CASES.items():
-        detector = build_detector(method, backbone=build_backbone(options.pop("name"), **options)).eval()
+    for name, (method, backbone, options) in CASES.items():
+        detector = build_detector(method, backbone=build_backbone(backbone, **options)).eval()
         detector, side = detector.at_precision("auto"), detector.backbone.image_size
         generator = torch.Generator().manual_seed(0)
         images = torch.randint(0, 256, (SHOTS + max(BATCHES), 3, side, side), generator=generator).to(torch.uint8)

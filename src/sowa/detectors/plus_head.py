@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -17,7 +17,7 @@ from torch import Tensor
 from sowa.errors import ArtifactError
 from sowa.nn.states import StateHead
 
-__all__ = ["SHIPPED", "LogitScale", "TrainedHead", "read_head", "shipped_head", "write_head"]
+__all__ = ["SHIPPED", "LogitScale", "TrainedHead", "read_head", "shipped_head", "write_head", "write_tensors"]
 
 FORMAT = "sowa.state_head"
 MOST_BYTES = 12_000_000
@@ -138,10 +138,15 @@ def write_head(
     bytes."""
     facts = {"format": FORMAT, "taps": list(taps), "middle": middle, "slope": slope, "fraction": fraction, **about}
     tensors = {name: value.detach().half().contiguous() for name, value in module.state_dict().items()}
+    return write_tensors(path, tensors, facts)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> str:
+    """A file of the package, whole or not at all; returns its SHA-256."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         # One entry: of several the library writes in no fixed order.
-        save_file(tensors, beside, metadata={"about": json.dumps(facts, sort_keys=True)})
+        save_file(dict(tensors), beside, metadata={"about": json.dumps(facts, sort_keys=True)})
         beside.chmod(0o644)
         os.replace(beside, path)
     finally:

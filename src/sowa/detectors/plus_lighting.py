@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -10,11 +9,10 @@ from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from sowa.backbones.base import Backbone
-from sowa.detectors.plus_head import image_weights
+from sowa.detectors.plus_head import image_weights, write_tensors
 from sowa.errors import ArtifactError, ConfigError
 
 __all__ = ["SHIPPED", "Lighting", "known_lighting", "read_lighting", "shipped_lighting", "write_lighting"]
@@ -89,18 +87,8 @@ def read_lighting(path: Path, *, sha256: str | None = None) -> Lighting:
 def write_lighting(path: Path, axes: Mapping[int, Tensor], **about: Any) -> str:
     """The directions as a file in half precision, whole or not at all; returns its SHA-256. The same directions give
     the same bytes."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        save_file(
-            {str(block): axes_DN.half().contiguous() for block, axes_DN in sorted(axes.items())},
-            beside,
-            metadata={"about": json.dumps({"format": FORMAT, **about}, sort_keys=True)},
-        )
-        beside.chmod(0o644)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    tensors = {str(block): axes_DN.half().contiguous() for block, axes_DN in sorted(axes.items())}
+    return write_tensors(path, tensors, {"format": FORMAT, **about})
 
 
 def _orthonormal(axes_DN: Tensor) -> Tensor:
