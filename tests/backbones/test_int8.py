@@ -36,6 +36,9 @@ class PlainLinear:
             return (out / self.made[0] + self.made[1]).round().clamp(0, 255).to(torch.uint8)
         return out.to(self.dtype)
 
+    def add_to(self, stream, values):
+        return stream.add_(self(values))
+
 
 @pytest.fixture(scope="module", params=BUILD)
 def backbone(request):
@@ -63,6 +66,25 @@ def test_a_product_of_bytes_is_that_of_whole_numbers(then, dtype):
         assert apart.max() <= 1 and (apart > 0).double().mean() < 0.01
     else:
         assert (apart <= expected.double().abs() * (0.01 if dtype == torch.bfloat16 else 1e-4) + 1e-3).all()
+
+
+@needs_bytes
+def test_a_product_of_bytes_is_added_in_place():
+    generator = torch.Generator().manual_seed(1)
+    values, stream = torch.randint(0, 256, (2, 7, 64), generator=generator).to(torch.uint8), torch.randn(2, 7, 40)
+    linear = byte_linear(torch.randn(40, 64, generator=generator), torch.randn(40, generator=generator), torch.float32)
+    expected = stream + linear(values)
+    assert linear.add_to(stream, values).data_ptr() == stream.data_ptr()
+    torch.testing.assert_close(stream, expected)
+
+
+@pytest.mark.parametrize("precision", ["bf16", pytest.param("int8", marks=needs_bytes)])
+def test_blocks_after_a_level_do_not_write_into_it(backbone, precision):
+    lowered = backbone._in_bytes(ranges_for(backbone)) if precision == "int8" else backbone.at_precision(precision)
+    images, last = images_for(backbone), backbone.depth
+    first, alone = (lowered.encode_image(images, taps).levels[0] for taps in ((1, last), (1,)))
+    assert last > 1
+    torch.testing.assert_close(first, alone, rtol=0, atol=0)
 
 
 @needs_bytes
@@ -152,7 +174,7 @@ def test_the_released_ranges_are_whole_and_a_damaged_file_is_named(monkeypatch, 
         shipped_ranges(COMPACT)
 
 
-@pytest.mark.parametrize("most", [1, 2**21])
+@pytest.mark.parametrize("most", [1, 3 * 37**2, 6 * 37**2, 2**21])
 def test_attention_in_bfloat16_is_attention(monkeypatch, most):
     """Also where keys have much in common, which the softmax does not see and eight bits could not hold."""
     monkeypatch.setattr(quick, "MOST_LOGITS", most)

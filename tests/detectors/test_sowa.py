@@ -108,6 +108,19 @@ def test_a_random_text_tower_has_no_vote_once_there_are_shots():
     assert sowa(protocol="paper", text_weight=0.0).text_weight == 0.5
 
 
+def test_without_parts_words_that_have_no_share_are_not_asked(monkeypatch):
+    images, detector = batch().images, sowa()
+    shots, none = (detector.fit(Support(CATEGORY, normals(SIZE, count))) for count in (2, 0))
+    bare, whole = detector.without_parts(), detector(images, shots)
+    assert torch.equal(bare(images, none).score_map, detector(images, none).score_map)
+    monkeypatch.setattr(Sowa, "_text", None)
+    found = bare(images, shots)
+    assert torch.equal(found.score, whole.score) and torch.equal(found.score_map, whole.score_map)
+    assert found.levels is None and not found.parts
+    for heard in (sowa(text_weight=0.5), sowa(protocol="paper")):
+        assert heard.without_parts() is heard
+
+
 def test_shots_score_near_one_half_when_left_out():
     scores = sowa().fit(Support(CATEGORY, normals(SIZE, 4)))["support_scores"]
     assert scores.shape == (4,) and (scores - 0.5).abs().max() < 0.1

@@ -41,6 +41,31 @@ def test_half_precision_is_searched_in_single():
     assert nearest_distance(queries, rows).dtype == torch.float32
 
 
+@given(st.integers(0, 50), st.sampled_from([torch.bfloat16, torch.float16]))
+def test_halves_choose_a_row_and_its_distance_is_that_of_single(seed, half):
+    queries, rows = random(2, 30, 16, seed=seed), random(50, 16, seed=seed + 1)
+    exact, found = nearest_distance(queries, rows), nearest_distance(queries, rows, compared_in=half)
+    every = 1 - torch.nn.functional.cosine_similarity(queries[:, :, None], rows, dim=-1)
+    assert ((every - found[..., None]).abs().amin(dim=-1) < 1e-6).all()
+    assert (found - exact).min() > -1e-6 and (found - exact).max() < 0.02
+
+
+def test_what_all_rows_share_does_not_hide_their_differences_from_halves():
+    """Side by side with a common part a hundred times as long, cosines differ by less than bfloat16 can tell."""
+    common = 100 * random(1, 16)
+    rows = common + random(40, 16, seed=1)
+    found = nearest_distance(rows[None], rows, compared_in=torch.bfloat16)
+    torch.testing.assert_close(found, torch.zeros(1, 40), rtol=0, atol=1e-6)
+
+
+def test_halves_do_not_see_blocks_either(monkeypatch):
+    queries, rows = random(2, 30, 16), random(50, 16, seed=1)
+    monkeypatch.setattr(bank, "BLOCK_ROWS", 7)
+    found = nearest_distance(queries, rows, compared_in=torch.bfloat16)
+    assert (found - nearest_distance(queries, rows)).abs().max() < 0.02
+    assert nearest_distance(queries, rows[:1], compared_in=torch.bfloat16).shape == (2, 30)
+
+
 def test_leaving_one_out_is_the_distance_to_the_others():
     tokens = random(3, 4, 5)
     want = nearest_distance(tokens[1:2], tokens[[0, 2]].flatten(0, 1))

@@ -4,9 +4,10 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import torch
 
 from sowa.errors import ConfigError, DataError
-from sowa.predictor.streaming import Ready, judge_ahead
+from sowa.predictor.streaming import Ready, judge_ahead, judges_on
 from tests.predictor.parts import fitted, part, parts
 
 
@@ -60,6 +61,42 @@ def test_the_next_batch_is_judged_while_results_are_handed_over():
         assert thread.startswith("sowa-judge")
         if place < 2:
             assert begun[place + 1].wait(60)
+
+
+def test_judges_share_threads_and_batch_and_keep_the_order():
+    pictures, seen = [Ready(str(number), None, None, 0.0) for number in range(11)], []
+    before = torch.get_num_threads()
+    meeting = threading.Barrier(2)
+
+    def judge(batch):
+        if batch[0].name in "02":  # the first two batches are in work at once
+            meeting.wait(60)
+        return torch.get_num_threads(), threading.current_thread().name, len(batch)
+
+    for batch, found in judge_ahead(iter(pictures), judge, batch_size=4, strict=False, judges=2):
+        assert torch.get_num_threads() == before
+        seen += [ready.name for ready in batch]
+        assert found[0] == max(1, before // 2) and found[2] <= 2
+    assert seen == [ready.name for ready in pictures]
+    fresh = []
+    thread = threading.Thread(target=lambda: fresh.append(torch.get_num_threads()))
+    thread.start()
+    thread.join()
+    assert fresh == [before]
+
+
+@pytest.mark.parametrize(("batch_size", "judges"), [(2, 2), (3, 2), (5, 4), (8, 3), (8, 8)])
+def test_judges_together_hold_no_more_than_two_batches(batch_size, judges):
+    taken, judged = [], []
+    pictures = (taken.append(number) or Ready(str(number), None, None, 0.0) for number in range(60))
+    for batch, _ in judge_ahead(pictures, judged.append, batch_size=batch_size, strict=False, judges=judges):
+        assert len(taken) - int(batch[0].name) <= 2 * batch_size
+
+
+def test_judges_are_as_many_as_there_is_work_for(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    assert [judges_on(torch.device("cpu"), size) for size in (1, 3, 8)] == [1, 3, 4]
+    assert judges_on(torch.device("cuda"), 8) == 1
 
 
 def test_an_error_of_the_judge_reaches_the_caller():

@@ -38,8 +38,8 @@ QUICK_GELU = 1.702
 """x * sigmoid(1.702 x) = silu(1.702 x) / 1.702."""
 ROWS_HINT = 2048
 """Rows of a typical product, by which oneDNN chooses how to lay weights out; any number of rows is right."""
-MOST_LOGITS = 2**21
-"""Attention logits that are held at once, a few images' or at least one's: they stay in the processor's cache."""
+MOST_LOGITS = 3 * 2**19
+"""Attention logits that are held at once, of a few heads or at least of one: they stay in the processor's cache."""
 
 
 class Norm(NamedTuple):
@@ -85,8 +85,7 @@ class _Block(NamedTuple):
 
     def __call__(self, stream: Tensor) -> Tensor:
         dtype = self.qkv.bias.dtype
-        stream = stream + self.out(attended(self.qkv(self.norm_attention(stream).to(dtype)), self.heads))
-        # In place: nobody holds this intermediate, and levels are taken after it.
+        stream.add_(self.out(attended(self.qkv(self.norm_attention(stream).to(dtype)), self.heads)))
         return stream.add_(self.narrow(self.widen(self.norm_mlp(stream).to(dtype))))
 
 
@@ -95,7 +94,7 @@ class QuickTower(NamedTuple):
 
     embed: Callable[[Tensor], Tensor]
     blocks: tuple[Callable[[Tensor], Tensor], ...]
-    """Each takes the float32 stream [B, T, D] and gives another."""
+    """Each writes into the float32 stream [B, T, D] it is given, and returns it."""
     norm: Norm
     dtype: torch.dtype
     """Of what `embed` takes."""
@@ -111,7 +110,7 @@ class QuickTower(NamedTuple):
         for number, block in enumerate(self.blocks[:count]):
             stream = block(stream)
             if number in wanted:
-                taken.append(stream)
+                taken.append(stream if number + 1 == count else stream.clone())
         return stream, taken
 
     def embedded_by(self, visual: nn.Module) -> "QuickTower":
@@ -130,16 +129,21 @@ def attended(qkv_BTC: Tensor, heads: int) -> Tensor:
         query, key, value = _by_head(qkv_BTC, heads)
         return F.scaled_dot_product_attention(query, key, value, scale=1.0).transpose(1, 2).flatten(2)
     images, tokens, width = len(qkv_BTC), qkv_BTC.shape[1], qkv_BTC.shape[2] // 3
-    group = min(images, max(1, MOST_LOGITS // (heads * tokens * tokens)))
-    logits = qkv_BTC.new_empty(group * heads, tokens, tokens)
+    held = max(1, MOST_LOGITS // tokens**2)
+    group = max(1, min(images, held // heads))
+    logits = qkv_BTC.new_empty(min(held, group * heads), tokens, tokens)
     out = qkv_BTC.new_empty(images, tokens, heads, width // heads)
     for start in range(0, images, group):
-        query, key, value = _by_head(qkv_BTC[start : start + group], heads)
-        key = key - key.mean(dim=2, keepdim=True)
-        some = logits[: len(query) * heads]
-        torch.bmm(query.flatten(0, 1), key.flatten(0, 1).transpose(1, 2), out=some)
-        torch.softmax(some, dim=-1, out=some)
-        gathered = torch.bmm(some, value.flatten(0, 1))
+        stacked = torch.stack(_by_head(qkv_BTC[start : start + group], heads))
+        query, key, value = stacked.flatten(1, 2)  # [images * heads, T, D / heads], each in one piece
+        key -= key.mean(dim=1, keepdim=True)
+        gathered = torch.empty_like(query)
+        for first in range(0, len(query), len(logits)):
+            own = slice(first, first + len(logits))
+            weights = logits[: len(query[own])]
+            torch.bmm(query[own], key[own].transpose(1, 2), out=weights)
+            torch.softmax(weights, dim=-1, out=weights)
+            torch.bmm(weights, value[own], out=gathered[own])
         out[start : start + group] = gathered.unflatten(0, (-1, heads)).transpose(1, 2)
     return out.flatten(2)
 

@@ -39,6 +39,9 @@ class Detector(nn.Module, ABC):
     reads_cls: ClassVar[bool] = True
     """Whether scores need the class token; without it, blocks after the last tap are not run."""
 
+    threads_itself: ClassVar[bool] = False
+    """Whether a library with threads of its own scores, rather than torch with those it was told to use."""
+
     expected_spread: ClassVar[float | None] = None
     """What image scores of normal images spread by, where the method puts them on a scale set by its shots (their
     middle is about 0); None: their spread is a share of their size, as that of distances."""
@@ -73,10 +76,20 @@ class Detector(nn.Module, ABC):
         """For whoever wants image scores alone: the same scores, `score_map` None where that spares work."""
         return self
 
+    def without_parts(self) -> "Detector":
+        """For whoever wants scores and maps alone: the same ones, without `levels` and `parts` where that spares
+        work."""
+        return self
+
     def _on(self, backbone: "Backbone") -> "Detector":
+        twin = self._twin()
+        twin.backbone = backbone
+        return twin
+
+    def _twin(self) -> "Detector":
+        """A copy that shares all tensors and may be given other options."""
         twin = copy.copy(self)
         twin.__dict__["_modules"] = dict(self._modules)  # a shallow copy would share the table itself
-        twin.backbone = backbone
         return twin
 
     def encoding(self) -> Hashable:

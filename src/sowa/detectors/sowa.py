@@ -4,6 +4,7 @@ B images, V levels, L tokens, D token width, E joint width, S states, C categori
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
@@ -58,6 +59,9 @@ class Sowa(Detector):
 
     halves: "Sequence[nn.Module] | None" = None
     """Copies of the adapters for a backbone of lower precision; trained and stored are those in float32."""
+
+    words_spared = False
+    """Whether the text branch is left out where there are shots: see `without_parts`."""
 
     def __init__(
         self,
@@ -163,6 +167,14 @@ class Sowa(Detector):
         twin = super()._on(backbone)
         # Not submodules: they are no tensors of their own.
         twin.__dict__["halves"] = [one.with_halves(working_dtype(backbone.precision)) for one in self.adapters]
+        return twin
+
+    def without_parts(self) -> "Sowa":
+        """Where the words have no share beside the shots, they are not asked."""
+        if self.text_weight != 0 or self.protocol == "paper":
+            return self
+        twin = self._twin()
+        twin.words_spared = True
         return twin
 
     def load_trained_state(self, state: Mapping[str, Tensor]) -> None:
@@ -302,6 +314,9 @@ class Sowa(Detector):
         texts: list[tuple[Tensor, _Text]] = []
         predictions = []
         for reference in references:
+            if self.words_spared and "bank" in reference:
+                predictions.append(self._remembered(tokens, reference))
+                continue
             prototypes_SE = reference["prototypes"]
             text = next((text for known, text in texts if torch.equal(known, prototypes_SE)), None)
             if text is None:
@@ -331,12 +346,19 @@ class Sowa(Detector):
         parts["peak"] = fused.flatten(1).amax(dim=1)
         return Prediction(score=score, score_map=fused, levels=text.levels_BVhw, parts=parts)
 
+    def _remembered(self, tokens: Tokens, reference: Reference) -> Prediction:
+        """The prediction where words have no share, by the shots alone."""
+        memory, none = self.memory_grid(tokens, reference["bank"]), tokens.cls.new_zeros(())
+        fused = self._fused_map(none, self._enlarge(memory))
+        return Prediction(score=self._few_shot_score(none, memory, fused, reference), score_map=fused)
+
     def memory_grid(self, tokens: Tokens, bank_VME: Tensor) -> Tensor:
         """[B, h, w] distance to the memory bank summed over levels, each level in 0..2."""
         banks = None if self.search is None else self.search.of(bank_VME)
         projected = map(self.backbone.project, tokens.levels)
         if banks is None:
-            distance_BL = sum(map(nearest_distance, projected, bank_VME))
+            nearest = partial(nearest_distance, compared_in=working_dtype(self.backbone.precision))
+            distance_BL = sum(map(nearest, projected, bank_VME))
         else:
             distance_BL = sum(bank.nearest_distance(level) for bank, level in zip(banks, projected, strict=True))
         return to_grid(distance_BL, tokens.grid)

@@ -213,7 +213,7 @@ class FrozenWindowAttention(nn.Module):
         else:
             query = F.normalize(self._split(_in_its_type(windows_BnND, query_weight)), dim=-1)
             key = F.normalize(self._split(_in_its_type(windows_BnND, key_weight)), dim=-1)
-        logits = query @ key.transpose(-2, -1) * self._scale() + self.position_bias()
+        logits = torch.addcmul(self.position_bias(), query @ key.transpose(-2, -1), self._scale())
         if mask_nNN is not None:
             logits = logits + mask_nNN.to(logits)[:, None]
         weights = logits.softmax(dim=-1)
@@ -237,4 +237,4 @@ class FrozenWindowAttention(nn.Module):
         return self.log_scale.clamp(max=MAX_LOG_SCALE).exp()
 
     def _split(self, values_BnND: Tensor) -> Tensor:
-        return values_BnND.unflatten(-1, (self.heads, -1)).transpose(2, 3)
+        return values_BnND.unflatten(-1, (self.heads, -1)).transpose(2, 3).contiguous()

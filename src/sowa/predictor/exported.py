@@ -37,6 +37,8 @@ class ExportedDetector(Detector):
     exported = True
     """Cannot be saved as a `.sowa` file, nor exported again."""
 
+    threads_itself = True
+
     def __init__(self, session: Session, content: Content, facts: Mapping[str, Any]):
         super().__init__()
         self.session, self.taps = session, ()

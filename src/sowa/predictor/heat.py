@@ -49,7 +49,7 @@ def encode_views(detector: Detector, views_N3SS: Tensor, *, most: int = 16) -> T
 
 def judge(detector: Detector, reference: Reference, pictures: Sequence[Looked], *, most: int = 16) -> list[Seen]:
     """Every picture on its own; `most`: how many views go through the network at a time."""
-    views = torch.cat([picture.views_T3SS for picture in pictures])
+    views, detector = torch.cat([picture.views_T3SS for picture in pictures]), detector.without_parts()
     seen: list[tuple[Tensor, Tensor | None]] = []
     for start in range(0, len(views), most):
         with torch.no_grad():
@@ -62,6 +62,7 @@ def judge_tokens(
     detector: Detector, reference: Reference, tokens: Sequence[Tokens], pictures: Sequence[Looked]
 ) -> list[Seen]:
     """`judge` on the encoded views of each picture."""
+    detector = detector.without_parts()
     with torch.no_grad():
         seen = [_kept(detector.score(own, reference)) for own in tokens]
     return _by_picture(seen, pictures)

@@ -25,7 +25,7 @@ from sowa.predictor.pictures import as_picture, given_pictures, name_of, named
 from sowa.predictor.results import DEFECTIVE, GOOD, Result, unreadable
 from sowa.predictor.scale import check_threshold, promise_of, source_of, with_user
 from sowa.predictor.sessions import SUFFIXES
-from sowa.predictor.streaming import Ready, judge_ahead, read_ahead
+from sowa.predictor.streaming import Ready, judge_ahead, judges_on, read_ahead
 from sowa.predictor.view import Looked, View, inside_mask
 
 __all__ = ["DEFAULT_BACKBONE", "DEFAULT_MODEL", "ZERO_SHOT_MODEL", "Predictor", "default_model"]
@@ -147,8 +147,10 @@ class Predictor:
 
     def _streamed(self, items: Iterable[Any], batch_size: int, strict: bool) -> Iterator[Result]:
         pictures = read_ahead(named(items), self._look, ahead=0 if batch_size == 1 else batch_size)
-        for batch, judged in judge_ahead(pictures, self._judged, batch_size=batch_size, strict=strict):
-            yield from self._results(batch, *judged)
+        judges = 1 if self._detector.threads_itself else judges_on(self._detector.backbone.mean.device, batch_size)
+        ahead = judge_ahead(pictures, self._judged, batch_size=batch_size, strict=strict, judges=judges)
+        for batch, (seen, seconds) in ahead:
+            yield from self._results(batch, seen, seconds / judges)
 
     def _look(self, name: str, item: Any) -> Looked:
         return self._content.view.look(as_picture(item, name))

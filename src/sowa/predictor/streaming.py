@@ -1,18 +1,25 @@
-"""Pictures of a stream, in order and never many at once: decoded by a few threads, judged by one, handed over by the
-caller's own, all at the same time. The libraries let go of the interpreter while they decode and compute."""
+"""Pictures of a stream, in order and never many at once: decoded by a few threads, judged by others, handed over by the
+caller's own, all at the same time. The libraries let go of the interpreter while they decode and compute.
+
+On a processor each judge has a share of torch's threads and of the batch. Were there one judge with all of them, each
+of its products would wait for the thread whose core is decoding, and the others would spin meanwhile.
+"""
 
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
 
+import torch
+
 from sowa.errors import DataError
 from sowa.predictor.view import Looked
 
-__all__ = ["Ready", "judge_ahead", "read_ahead"]
+__all__ = ["Ready", "judge_ahead", "judges_on", "read_ahead"]
 
 Judged = TypeVar("Judged")
 
@@ -46,30 +53,61 @@ def read_ahead(items: Iterable[tuple[str, Any]], look: Callable[[str, Any], Look
                 one.cancel()
 
 
+def judges_on(device: torch.device, batch_size: int) -> int:
+    """How many judges share the batches of a stream: on a processor one for each of torch's threads, if there are
+    pictures for all, else one."""
+    return min(batch_size, torch.get_num_threads()) if device.type == "cpu" else 1
+
+
 def judge_ahead(
     pictures: Iterator[Ready],
     judge: Callable[[Sequence[Ready]], Judged],
     *,
     batch_size: int,
     strict: bool,
+    judges: int = 1,
 ) -> Iterator[tuple[list[Ready], Judged]]:
-    """(batch, what `judge` says of it) in order; while the caller works on one, the next is judged.
+    """(batch, what `judge` says of it) in order; while the caller works on one, the next are judged.
 
-    With a batch size of 1 each is answered before the next is taken. strict: an unreadable picture raises its error.
+    With a batch size of 1 each is answered before the next is taken. `judges` threads share torch's threads and the
+    batch size: each takes batches of its own, smaller ones. strict: an unreadable picture raises its error.
     """
-    batches = _batches(pictures, batch_size, strict)
     if batch_size == 1:
-        for batch in batches:
+        for batch in _batches(pictures, 1, strict):
             yield batch, judge(batch)
         return
-    with ThreadPoolExecutor(1, thread_name_prefix="sowa-judge") as pool:
-        waiting: tuple[list[Ready], Future[Judged]] | None = None
-        for batch in batches:
-            before, waiting = waiting, (batch, pool.submit(judge, batch))
-            if before is not None:
-                yield before[0], before[1].result()
-        if waiting is not None:
-            yield waiting[0], waiting[1].result()
+    own = -(-batch_size // judges)
+    ahead = 2 * batch_size // own - 1
+    waiting: deque[tuple[list[Ready], Future[Judged]]] = deque()
+    with _threads(judges) as pool:
+        try:
+            for batch in _batches(pictures, own, strict):
+                waiting.append((batch, pool.submit(judge, batch)))
+                if len(waiting) > ahead:
+                    first, judged = waiting.popleft()
+                    yield first, judged.result()
+            while waiting:
+                first, judged = waiting.popleft()
+                yield first, judged.result()
+        finally:
+            for _, judged in waiting:
+                judged.cancel()
+
+
+@contextmanager
+def _threads(judges: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads that share those of torch. A part of torch has one number of threads for the whole process: it is set
+    back to the number of the thread that asked."""
+    if judges == 1:
+        with ThreadPoolExecutor(1, thread_name_prefix="sowa-judge") as pool:
+            yield pool
+        return
+    share = max(1, torch.get_num_threads() // judges)
+    try:
+        with ThreadPoolExecutor(judges, "sowa-judge", torch.set_num_threads, (share,)) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(torch.get_num_threads())
 
 
 def _batches(pictures: Iterator[Ready], batch_size: int, strict: bool) -> Iterator[list[Ready]]:
