@@ -2,8 +2,8 @@
 
     python benchmarks/int8_ranges.py [--out src/sowa/backbones/measured/compact.safetensors]
 
-On 24 images of the drawn training products, which no figure of the project is about, at 224 px. The same processor
-writes the same bytes; the hash it prints belongs into `sowa.backbones.ranges.SHIPPED`.
+On the images of `sowa measure-int8`, at 224 px and all at once. The same processor writes the same bytes; the hash it
+prints belongs into `sowa.backbones.ranges.SHIPPED`.
 """
 
 import argparse
@@ -15,11 +15,7 @@ from sowa.artifact import write_whole
 from sowa.backbones import build_backbone
 from sowa.backbones.quick_int8 import measured_ranges
 from sowa.backbones.ranges import HOME, ranges_bytes
-from sowa.training.scoring import support_of
-from sowa.training.sources import read_source
-
-DRAWN = {"part": "training", "seed": 0, "train_good": 2, "test_good": 2, "test_bad": 4, "size": 512}
-EVERY = 3
+from sowa.training.byte_ranges import training_images
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -27,8 +23,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=HOME / "compact.safetensors", help="(%(default)s)")
     options = parser.parse_args(argv)
     backbone = build_backbone("compact")
-    samples = read_source(dataset="drawn", layout="mvtec", draw=DRAWN).samples[::EVERY]
-    images = support_of(samples, backbone.image_size).images
+    images, _ = training_images(backbone.image_size)
     ranges = measured_ranges(backbone.visual, backbone._normalised(images))
     content = ranges_bytes(ranges)
     options.out.parent.mkdir(parents=True, exist_ok=True)

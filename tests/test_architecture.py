@@ -52,6 +52,7 @@ ARROWS = {
         "cli_benchmark",
         "cli_scale",
         "cli_export",
+        "cli_int8",
     },
     "console": set(),
     "cli_data": LEAVES | {"console", "data", "figures"},
@@ -64,6 +65,7 @@ ARROWS = {
     "cli_benchmark": LEAVES | {"benchmark", "metrics"},
     "cli_scale": LEAVES | {"scale"},
     "cli_export": LEAVES | {"export", "predictor"},
+    "cli_int8": LEAVES | {"backbones", "console", "training"},
     "configs": set(),
     "__init__": {"predictor"},
 }
@@ -82,6 +84,7 @@ ONLY_IN = {
         "cli_benchmark",
         "cli_scale",
         "cli_export",
+        "cli_int8",
     },
     "ray": {"scale"},
     "fsspec": {"scale"},

@@ -14,6 +14,7 @@ from sowa.cli_about import doctor, licenses, list_names
 from sowa.cli_data import data
 from sowa.cli_export import export
 from sowa.cli_fit import add, calibrate, fit, info
+from sowa.cli_int8 import measure_int8
 from sowa.cli_predict import predict
 from sowa.cli_report import report
 from sowa.errors import SowaError
@@ -37,6 +38,7 @@ app.command()(doctor)
 app.command("list")(list_names)
 app.command()(licenses)
 app.command()(export)
+app.command()(measure_int8)
 
 THROUGH = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 """For commands whose words are settings: all of them, `--help` too, reach the command's own door."""

@@ -154,17 +154,7 @@ class Backbone(nn.Module):
             return self
         if self.precision != "fp32":
             raise ConfigError(f"backbone '{self.name}' computes in {self.precision} already: take the original one")
-        if wanted == "int8":
-            from sowa.backbones.ranges import shipped_ranges  # read where it is asked for, once
-
-            ranges = shipped_ranges(self.weights_id)
-            if ranges is None:
-                raise ConfigError(
-                    f"precision=int8 is for backbone 'compact': the channels of '{self.name}' were not measured, choose"
-                    " auto or bf16"
-                )
-            return self._in_bytes(ranges)
-        return self._lowered(wanted)
+        return self._in_bytes(self._byte_ranges()) if wanted == "int8" else self._lowered(wanted)
 
     @property
     def _products(self) -> int:
@@ -174,8 +164,26 @@ class Backbone(nn.Module):
     def _lowered(self, precision: str) -> "Backbone":
         raise ConfigError(f"backbone '{self.name}' computes in fp32 alone: choose precision=fp32")
 
+    def _byte_ranges(self) -> "Ranges":
+        if self.byte_tower is None:
+            raise ConfigError(f"backbone '{self.name}' has no products of bytes: choose precision=auto or fp32")
+        from sowa.backbones.ranges import known_ranges  # read where it is asked for, once
+
+        ranges = known_ranges(self.byte_tower, self.weights_id)
+        if ranges is None:
+            raise ConfigError(
+                f"precision=int8: the channels of backbone '{self.name}' were not measured; run sowa measure-int8"
+                f" --backbone {self.name} once, or choose auto or bf16"
+            )
+        return ranges
+
+    @property
+    def byte_tower(self) -> nn.Module | None:
+        """The library's transformer that int8 may be had on; None where there is none."""
+        return None
+
     def _in_bytes(self, ranges: "Ranges") -> "Backbone":
-        raise ConfigError(f"backbone '{self.name}' has no products of bytes: choose precision=auto")
+        raise ConfigError(f"backbone '{self.name}' has no products of bytes: choose precision=auto or fp32")
 
     def project(self, tokens: Tensor) -> Tensor:
         """[..., D] -> [..., E]: the tower's own projection into the joint space, without its final norm."""

@@ -115,6 +115,10 @@ class ClipBackbone(Backbone):
         quick = quick_tower(self.visual, working_dtype(precision), embedded_by=visual)
         return self._with_visual(visual, precision, quick)
 
+    @property
+    def byte_tower(self) -> nn.Module:
+        return self.visual
+
     def _in_bytes(self, ranges: Ranges) -> "ClipBackbone":
         visual = cast_copy(self.visual, working_dtype("int8"))
         return self._with_visual(visual, "int8", int8_tower(self.visual, ranges, embedded_by=visual))

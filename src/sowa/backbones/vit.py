@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sowa.backbones.base import Backbone, FrozenAttention, square_grid
 from sowa.backbones.plain_vit import PLAIN, PlainVit
@@ -121,6 +121,10 @@ class VitBackbone(Backbone):
         visual = cast_copy(self.visual, working_dtype(precision))
         quick = quick_tower(self.visual, working_dtype(precision), embedded_by=visual)
         return self._with_visual(visual, self.positions, precision, quick)
+
+    @property
+    def byte_tower(self) -> nn.Module:
+        return self.visual
 
     def _in_bytes(self, ranges: Ranges) -> "VitBackbone":
         visual = cast_copy(self.visual, working_dtype("int8"))
