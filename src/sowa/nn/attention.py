@@ -220,7 +220,9 @@ class FrozenWindowAttention(nn.Module):
         if self.training and self.dropout:
             kept, factor = shared_dropout(weights.shape, self.dropout, weights, self.share)
             weights = weights * kept * factor
-        return _in_its_type((weights @ value).transpose(2, 3).flatten(3), out_weight, out_bias)
+        low = out_weight.dtype  # a half, where the products before and after are: the values were of it already
+        mixed = weights.to(low) @ value.to(low)
+        return F.linear(mixed.transpose(2, 3).flatten(3), out_weight, out_bias).to(windows_BnND.dtype)
 
     def _mixed_in_training(self, value: Tensor, mask_nNN: Tensor | None) -> Tensor:
         """What the other path computes, with a gradient of its own."""

@@ -134,7 +134,8 @@ class Predictor:
     ) -> Iterator[Result]:
         """One result for each item, in order, in constant memory: at most 3 * batch_size pictures are held.
 
-        Pictures are decoded, judged and handed over at the same time, each batch a step behind the next.
+        Pictures are decoded, judged and handed over at the same time, each batch a step behind the next. On a processor
+        each of torch's threads judges a part of the batch (`sowa.predictor.streaming`).
 
         An item is a picture, or a pair (name, picture). `batch_size=1` answers each before it takes the next, for
         sources that wait for a camera. `on_error="row"`: an unreadable picture is a `Result` with `error`.
