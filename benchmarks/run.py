@@ -4,7 +4,7 @@
 
 `make bench` and `make bench-quick` call this. Each script of `SCRIPTS` runs in a process of its own, in this order;
 its JSON stays in OUT/NAME.json and its ratios go into OUT/README.md, with the seconds of each script and of all, the
-date and what kind of machine it was. A
+date and what kind of machine it was; what stands on that page before "The last run" is written by hand and kept. A
 script that fails is named on the page with its last line, keeps its older JSON, and does not stop the others; the exit
 code is then 1. `--quick` is for a glance: it writes to runs/bench-quick unless `--out` says otherwise.
 
@@ -33,6 +33,8 @@ from sowa.metrics import write_json
 from sowa.training.record import machine_facts
 
 HERE = Path(__file__).parent
+HEADING = "## The last run"
+"""Of what is written anew on the page."""
 LIMIT = 1200
 """Seconds after which a script is given up."""
 
@@ -106,13 +108,13 @@ def machine() -> dict[str, Any]:
 
 
 def page(results: Mapping[str, Any], errors: Mapping[str, str], seconds: Mapping[str, float], command: str) -> str:
-    """The table of ratios; `about.md` beside it, where there is one, says what they mean."""
+    """The tables of ratios, below their heading."""
     facts = machine()
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     kind = f"{facts['cores']} cores, {'with' if facts['native_bf16'] else 'without'} bfloat16 products of its own"
     date = datetime.now(timezone.utc).strftime("%Y-%m-%d")
     took = f" {sum(seconds.values()) / 60:.1f} minutes." if seconds else ""
-    lines = ["## The last run", "", f"`{command}`, {date}.{took} {kind}; {versions}.", ""]
+    lines = [HEADING, "", f"`{command}`, {date}.{took} {kind}; {versions}.", ""]
     for name, script in SCRIPTS.items():
         if name not in results and name not in errors:
             continue
@@ -156,9 +158,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = words[0] if not options.only else f"python benchmarks/run.py --only {options.only}"
     if options.page:
         command = "python benchmarks/run.py --page (the JSON that was at hand)"
-    about = HERE / "about.md"
-    text = [about.read_text(encoding="utf-8").rstrip(), ""] if about.exists() else []
-    (out / "README.md").write_text("\n".join([*text, page(results, errors, seconds, command)]), encoding="utf-8")
+    place = out / "README.md"
+    words_by_hand = place.read_text(encoding="utf-8").partition(HEADING)[0] if place.exists() else ""
+    place.write_text(words_by_hand + page(results, errors, seconds, command), encoding="utf-8")
     write_json(
         out / "machine.json", machine() | {"seconds": seconds, "total_seconds": sum(seconds.values()), "failed": errors}
     )

@@ -39,19 +39,23 @@ def test_a_page_with_ratios_and_a_named_failure(run, tmp_path, monkeypatch, caps
     script(tmp_path, "bad", "p.add_argument('--json'); p.parse_args(); raise SystemExit('no disk left')\n")
     monkeypatch.setattr(run, "HERE", tmp_path)
     monkeypatch.setattr(run, "SCRIPTS", {"good": run.Script("A good one."), "bad": run.Script("A bad one.", (), ())})
-    (tmp_path / "about.md").write_text("# Speed\n")
     out = tmp_path / "out"
     out.mkdir()
+    (out / "README.md").write_text("# Speed\n\nBy hand.\n\n## The last run\n\nolder figures\n")
     (out / "bad.json").write_text('{"older": true}')
     assert run.main(["--quick", "--out", str(out)]) == 1
     page = (out / "README.md").read_text()
-    assert page.startswith("# Speed") and "| a_to_b | 2.5 |" in page and "| quick | 1 |" in page
+    assert page.startswith("# Speed\n\nBy hand.\n\n## The last run\n") and "older figures" not in page
+    assert "| a_to_b | 2.5 |" in page and "| quick | 1 |" in page
     assert "Failed: no disk left" in page and "make bench-quick" in page
     assert json.loads((out / "good.json").read_text())["ratios"]["a_to_b"] == 2.5
     assert json.loads((out / "bad.json").read_text()) == {"older": True}
     assert not [path for path in out.iterdir() if path.name.endswith(".new")]
     assert run.main(["--out", str(out), "--only", "good"]) == 0
-    assert "| quick | 0 |" in (out / "README.md").read_text()
+    again = (out / "README.md").read_text()
+    assert "| quick | 0 |" in again and again.startswith("# Speed\n\nBy hand.\n\n## The last run\n")
+    assert run.main(["--out", str(tmp_path / "fresh"), "--only", "good"]) == 0
+    assert (tmp_path / "fresh" / "README.md").read_text().startswith("## The last run")
 
 
 def test_a_wrong_name_lists_the_right_ones(run, tmp_path, capsys):
