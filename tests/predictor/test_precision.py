@@ -43,9 +43,10 @@ def test_auto_is_the_default(monkeypatch, tmp_path):
     assert fitted.info()["precision"] == Predictor.load(tmp_path / "disc.sowa").info()["precision"] == "bf16"
 
 
-def test_int8_is_refused_where_its_ranges_were_not_measured(monkeypatch):
+def test_int8_is_refused_where_its_ranges_were_not_measured(monkeypatch, tmp_path):
+    monkeypatch.setenv("SOWA_CACHE", str(tmp_path))
     monkeypatch.setattr(precision, "native_int8", lambda: True)
-    with pytest.raises(ConfigError, match="compact"):
+    with pytest.raises(ConfigError, match="not measured; run sowa measure-int8"):
         Predictor.fit(parts(1), name="disc", backbone="random_tiny", precision="int8")
 
 
