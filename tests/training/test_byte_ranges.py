@@ -79,6 +79,14 @@ def test_a_tower_that_bytes_do_not_suit_is_refused_and_nothing_is_written(monkey
     assert not list(tmp_path.rglob("*"))
 
 
+def test_a_cache_that_cannot_be_written_is_one_line(monkeypatch, tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("SOWA_CACHE", str(tmp_path / "file"))
+    with pytest.raises(WeightsError, match=r"cannot be written.*SOWA_CACHE") as refusal:
+        measure_int8(build_backbone("random_tiny"))
+    assert "\n" not in str(refusal.value)
+
+
 def test_what_cannot_be_measured_is_refused(monkeypatch):
     tiny = build_backbone("random_tiny")
     with pytest.raises(ConfigError, match="no products of bytes"):

@@ -315,7 +315,8 @@ class Sowa(Detector):
         predictions = []
         for reference in references:
             if self.words_spared and "bank" in reference:
-                predictions.append(self._remembered(tokens, reference))
+                found = self._predict(tokens, reference, _Text(*[tokens.cls.new_zeros(())] * 4))
+                predictions.append(Prediction(score=found.score, score_map=found.score_map))
                 continue
             prototypes_SE = reference["prototypes"]
             text = next((text for known, text in texts if torch.equal(known, prototypes_SE)), None)
@@ -345,12 +346,6 @@ class Sowa(Detector):
             score = self._few_shot_score(score, memory, fused, reference)
         parts["peak"] = fused.flatten(1).amax(dim=1)
         return Prediction(score=score, score_map=fused, levels=text.levels_BVhw, parts=parts)
-
-    def _remembered(self, tokens: Tokens, reference: Reference) -> Prediction:
-        """The prediction where words have no share, by the shots alone."""
-        memory, none = self.memory_grid(tokens, reference["bank"]), tokens.cls.new_zeros(())
-        fused = self._fused_map(none, self._enlarge(memory))
-        return Prediction(score=self._few_shot_score(none, memory, fused, reference), score_map=fused)
 
     def memory_grid(self, tokens: Tokens, bank_VME: Tensor) -> Tensor:
         """[B, h, w] distance to the memory bank summed over levels, each level in 0..2."""

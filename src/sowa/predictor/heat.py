@@ -49,7 +49,8 @@ def encode_views(detector: Detector, views_N3SS: Tensor, *, most: int = 16) -> T
 
 def judge(detector: Detector, reference: Reference, pictures: Sequence[Looked], *, most: int = 16) -> list[Seen]:
     """Every picture on its own; `most`: how many views go through the network at a time."""
-    views, detector = torch.cat([picture.views_T3SS for picture in pictures]), detector.without_parts()
+    views = torch.cat([picture.views_T3SS for picture in pictures])
+    detector = detector.without_parts()
     seen: list[tuple[Tensor, Tensor | None]] = []
     for start in range(0, len(views), most):
         with torch.no_grad():

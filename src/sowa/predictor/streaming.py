@@ -98,10 +98,6 @@ def judge_ahead(
 def _threads(judges: int) -> Iterator[ThreadPoolExecutor]:
     """Threads that share those of torch. A part of torch has one number of threads for the whole process: it is set
     back to the number of the thread that asked."""
-    if judges == 1:
-        with ThreadPoolExecutor(1, thread_name_prefix="sowa-judge") as pool:
-            yield pool
-        return
     share = max(1, torch.get_num_threads() // judges)
     try:
         with ThreadPoolExecutor(judges, "sowa-judge", torch.set_num_threads, (share,)) as pool:

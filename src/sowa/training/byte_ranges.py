@@ -17,11 +17,12 @@ from sowa.backbones.base import Backbone
 from sowa.backbones.precision import resolve_precision
 from sowa.backbones.quick_int8 import Ranges, measured_ranges
 from sowa.backbones.ranges import ranges_bytes, ranges_place, shipped_ranges
-from sowa.errors import ConfigError
+from sowa.errors import ConfigError, WeightsError
 from sowa.training.scoring import support_of
 from sowa.training.sources import read_source
+from sowa.wheels import CACHE_VARIABLE
 
-__all__ = ["DRAWN", "EVERY", "ByteReport", "measure_int8", "training_images"]
+__all__ = ["ByteReport", "measure_int8", "training_images"]
 
 DRAWN = {"part": "training", "seed": 0, "train_good": 2, "test_good": 2, "test_bad": 4, "size": 512}
 EVERY = 3
@@ -58,13 +59,14 @@ def measure_int8(backbone: Backbone, *, progress: Callable[[int, int], None] = l
     """Measure a float32 tower and write its ranges into the cache; int8 can be asked for from then on.
 
     progress: told (done, total) images. Raises ConfigError for a tower or a processor without int8, for one that has
-    been lowered already, and where int8 comes out too far from float32: then nothing is written.
+    been lowered already, and where int8 comes out too far from float32, WeightsError where the cache cannot be written:
+    then there is no file.
     """
     resolve_precision("int8", width=backbone.width, device=backbone.mean.device)
     tower = backbone.byte_tower
     place = None if tower is None else ranges_place(tower, backbone.weights_id)
     if place is None:
-        raise ConfigError(f"backbone '{backbone.name}' has no products of bytes: choose a vision transformer")
+        raise ConfigError(f"backbone '{backbone.name}' has no products of bytes: choose one vision transformer")
     if shipped_ranges(backbone.weights_id) is not None:
         raise ConfigError(f"the ranges of backbone '{backbone.name}' come with the package: precision=int8 works")
     if backbone.precision != "fp32":
@@ -79,8 +81,10 @@ def measure_int8(backbone: Backbone, *, progress: Callable[[int, int], None] = l
             f" {100 * max(apart.values()):.0f} % from float32, at most {100 * MOST_APART:.0f} % are let through; choose"
             " auto or bf16"
         )
-    place.path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(place.path, ranges_bytes(ranges))
+    try:
+        write_whole(place.path, ranges_bytes(ranges))
+    except OSError as trouble:
+        raise WeightsError(f"{place.path} cannot be written ({trouble.strerror}): set {CACHE_VARIABLE}") from None
     return ByteReport(place.path, len(own), len(held), apart)
 
 
