@@ -229,6 +229,13 @@ def test_a_damaged_manifest_is_one_line(tmp_path, content):
     assert "\n" not in str(caught.value)
 
 
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(DataError, match=r"cannot be written: .*SOWA_CACHE") as refusal:
+        draw_dataset(tmp_path / "file" / "below" / "made", **SMALL)
+    assert "\n" not in str(refusal.value)
+
+
 def test_interrupted_drawing_leaves_nothing(tmp_path):
     def stop(done, total):
         if done == 2:

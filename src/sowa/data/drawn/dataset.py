@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,18 +54,28 @@ def draw_dataset(
     `progress(done, total)` is called after each picture.
 
     Raises UnknownNameError for a category that is not drawn here, ConfigError for settings that cannot be used,
-    DataError if `root` holds anything else, another drawing included.
+    DataError if `root` holds anything else, another drawing included, or cannot be written.
     """
     root = Path(root)
     wanted = _settings(seed, categories, train_good, test_good, test_bad, size)
     if _is_drawn(root, wanted):
         return root
+    try:
+        _draw_whole(root, wanted, progress)
+    except OSError as error:
+        raise DataError(
+            f"{error.filename or root}: cannot be written: {error.strerror}; draw elsewhere (SOWA_CACHE moves it)"
+        ) from error
+    return root
+
+
+def _draw_whole(root: Path, wanted: dict[str, Any], progress: Callable[[int, int], None] | None) -> None:
     root.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{root.name}.", suffix=".partial", dir=root.parent))
     try:
         entries = list(_entries(wanted))
         for done, entry in enumerate(entries, start=1):
-            _draw_file(beside, entry, seed=seed, size=size)
+            _draw_file(beside, entry, seed=wanted["seed"], size=wanted["size"])
             if progress is not None:
                 progress(done, len(entries))
         (beside / MANIFEST).write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
@@ -72,7 +83,6 @@ def draw_dataset(
         _move(beside, root, wanted)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-    return root
 
 
 def _settings(seed: int, categories: Sequence[str], train_good: int, test_good: int, test_bad: int, size: int):
