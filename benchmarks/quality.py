@@ -49,6 +49,16 @@ STEPS = ("decode", "tower", "score", "metrics")
 TARGET = 0.02
 """False alarms that the thresholds aim at, as `sowa fit` does."""
 DEVELOPMENT = {"test_good": 20, "test_bad": 28}
+OBJECTS = [
+    "data=demo",
+    "data.target.draw.part=objects",
+    "data.target.draw.train_good=16",
+    "data.target.draw.test_good=20",
+    "data.target.draw.test_bad=28",
+    "data.target.draw.size=512",
+    "data.auxiliary.draw.part=training",
+]
+"""Development alone: drawn objects, lots of products that the head has seen, for what the head has no part in."""
 
 
 def plans(
@@ -65,7 +75,7 @@ def plans(
         content["title"] = "SOWA Plus on the development images"
         content["data"] = {
             name: [_development(word) for word in words or ()] for name, words in content["data"].items()
-        }
+        } | {"objects": OBJECTS}
     chosen = {name: words for name, words in content["methods"].items() if methods is None or name in methods}
     content.pop("reference")
     if shots:

@@ -69,6 +69,8 @@ def sets_of(cells: Cells) -> dict[str, list[str]]:
     textures = [name for name in drawn if CATEGORIES[name].kind == "texture"]
     sets = {"ELPV mono": ["mono"], "ELPV poly": ["poly"], "drawn textures": textures}
     sets |= {"drawn objects": [name for name in drawn if name not in textures], "drawn, all": drawn}
+    if seen := sorted({cell["category"].rpartition("/")[2] for cell in cells if cell["dataset"] == "objects"}):
+        sets["objects seen by the head"] = seen
     if any(cell["dataset"] == FIRST for cell in cells):
         sets |= {f"ELPV {kind}, first list": [f"{kind}, first list"] for kind in ("mono", "poly")}
     return sets

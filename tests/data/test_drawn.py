@@ -46,6 +46,8 @@ def test_catalogue():
     assert set(AUXILIARY) | set(TARGET) | set(LOTS) == set(CATEGORIES)
     judged = [{name.removesuffix("_lot") for name in PARTS[part]} for part in ("training", "development", "locked")]
     assert not (judged[0] & judged[1] or judged[0] & judged[2] or judged[1] & judged[2])
+    assert {name.removesuffix("_lot") for name in PARTS["objects"]} < judged[0]
+    assert all(CATEGORIES[name].kind == "object" for name in PARTS["objects"])
     assert len(CATEGORIES) >= 10
     target_kinds = [CATEGORIES[name].kind for name in TARGET]
     assert target_kinds.count("texture") >= 2 and target_kinds.count("object") >= 2

@@ -1,7 +1,11 @@
 """Small detectors and their exports, made once: tracing takes seconds."""
 
 import pytest
+import timm
+import torch
 
+from sowa.backbones.stages import MODEL
+from sowa.detectors.plus_network import write_network
 from sowa.predictor.predictor import Predictor
 from tests.predictor.parts import parts
 
@@ -19,6 +23,16 @@ def small_detectors():
         return made[model]
 
     return of
+
+
+@pytest.fixture(scope="session")
+def drawn_network(tmp_path_factory):
+    """A network beside a backbone, of random weights."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("network") / "network.safetensors"
+    visual = timm.create_model(MODEL, pretrained=False, num_classes=0)
+    write_network(path, visual, mean=[0.5] * 3, std=[0.5] * 3)
+    return path
 
 
 @pytest.fixture(scope="session")

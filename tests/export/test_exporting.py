@@ -63,6 +63,21 @@ def test_smaller_looks_run_in_openvino(tmp_path):
     assert report.parity.score < 1e-4 and report.parity.verdicts == 0
 
 
+@pytest.mark.parametrize("to", ["onnx", pytest.param("openvino", marks=pytest.mark.slow)])
+def test_the_network_beside_the_backbone_is_in_the_file(to, drawn_network, tmp_path):
+    pytest.importorskip(runtime[to])
+    options = {"network": str(drawn_network)}
+    exact = Predictor.fit(parts(3), name="disc", model="sowa_plus", backbone="random_tiny", options=options)
+    path = tmp_path / f"disc{SUFFIX[to]}"
+    report = export(exact, path, to=to, good=parts(2, first=40))
+    assert report.parity.score < 1e-4 and report.parity.verdicts == 0
+    drawn_network.rename(aside := drawn_network.with_suffix(".away"))
+    try:
+        assert Predictor.load(path).predict(part(60)).score == pytest.approx(exact.predict(part(60)).score, rel=1e-3)
+    finally:
+        aside.rename(drawn_network)
+
+
 def test_one_file_is_all_that_is_needed(onnx_file, small_detectors, tmp_path):
     moved = tmp_path / "elsewhere.onnx"
     moved.write_bytes(onnx_file.read_bytes())

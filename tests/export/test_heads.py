@@ -70,6 +70,16 @@ def test_sowa_plus_with_the_head_in_its_map(options, drawn_head):
     assert not torch.allclose(score_map, without, atol=1e-2)
 
 
+@pytest.mark.parametrize("options", [{}, {"half": True, "network_map": 1.0}, {"network_map": 0.0}], ids=str)
+def test_sowa_plus_with_a_network_beside_it(options, drawn_network, drawn_head):
+    options = options | {"network": str(drawn_network), "head": str(drawn_head)}
+    detector, (score, score_map), wanted = compared("sowa_plus", options)
+    assert detector.network is not None and bool(detector.mapped) == bool(detector.network_map)
+    assert torch.allclose(score, wanted.score, rtol=1e-4, atol=1e-3)
+    assert torch.allclose(score_map, wanted.score_map, rtol=1e-4, atol=1e-3)
+    assert not torch.allclose(score, compared("sowa_plus", options | {"network": "none"})[1][0], atol=1e-2)
+
+
 @pytest.mark.parametrize("options", CORE, ids=str)
 def test_patchcore(options):
     detector, (score, score_map), wanted = compared("patchcore", options)

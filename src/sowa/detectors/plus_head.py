@@ -14,10 +14,21 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sowa.errors import ArtifactError
+from sowa.backbones.base import Backbone
+from sowa.errors import ArtifactError, ConfigError
+from sowa.nn.maps import top_mean
 from sowa.nn.states import StateHead
 
-__all__ = ["SHIPPED", "LogitScale", "TrainedHead", "read_head", "shipped_head", "write_head", "write_tensors"]
+__all__ = [
+    "SHIPPED",
+    "LogitScale",
+    "TrainedHead",
+    "known_head",
+    "read_head",
+    "shipped_head",
+    "write_head",
+    "write_tensors",
+]
 
 FORMAT = "sowa.state_head"
 MOST_BYTES = 12_000_000
@@ -49,6 +60,10 @@ class TrainedHead:
     about: dict[str, Any]
     """Command, seed, time and data of the training."""
 
+    def score(self, logits_Bhw: Tensor) -> Tensor:
+        """[B] probability that an image is defective."""
+        return torch.sigmoid(self.slope * (top_mean(logits_Bhw, self.fraction) - self.middle))
+
 
 class LogitScale:
     """The head's logits on normal images, as a tensor [3] of a reference: number of images, mean, mean square.
@@ -73,6 +88,21 @@ class LogitScale:
         """Logits of any shape, in spreads above the mean of the normal ones."""
         spread = (scale_3[2] - scale_3[1].square()).clamp(min=0).sqrt().clamp(min=cls.LEAST)
         return (logits - scale_3[1]) / spread
+
+
+def known_head(name: str, backbone: Backbone) -> TrainedHead | None:
+    """That of the package (`auto`), if there is one for the backbone, or of a file; None for `none`.
+
+    ConfigError if it was trained on another tower's tokens.
+    """
+    if name == "none":
+        return None
+    trained = shipped_head(backbone.weights_id) if name == "auto" else read_head(Path(name))
+    if trained is not None:
+        width = trained.module.inner.in_features // (2 * len(trained.taps))
+        if width != backbone.width or max(trained.taps) > backbone.depth:
+            raise ConfigError(f"head={name} was trained on tokens of {width} values, not on '{backbone.name}'")
+    return trained
 
 
 def shipped_head(weights_id: str) -> TrainedHead | None:

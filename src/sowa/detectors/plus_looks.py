@@ -1,14 +1,17 @@
 """The sizes at which SOWA Plus looks at an image."""
 
+from collections.abc import Iterable
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from sowa.backbones.base import Backbone
 from sowa.errors import ConfigError
+from sowa.nn.bank import unit
 
-__all__ = ["LEAST_GRID", "shrunk", "smaller_towers"]
+__all__ = ["LEAST_GRID", "description", "shrunk", "smaller_towers", "tapped"]
 
 LEAST_GRID = 14
 """A half-size grid with fewer rows than this is left out, and with it the quarter."""
@@ -43,3 +46,14 @@ def shrunk(images_B3HW: Tensor, size: int) -> Tensor:
         return images_B3HW
     small = F.interpolate(images_B3HW, (size, size), mode="bicubic", antialias=True, align_corners=False)
     return small.clamp(0, 1)
+
+
+def tapped(tower: Backbone, images_B3HW: Tensor, taps: Iterable[int]) -> dict[int, tuple[Tensor, Tensor]]:
+    """Block -> (class token [B, D], patch tokens [B, L, D]) after the tower's final norm, of the images at its size."""
+    wanted = sorted({*taps})
+    return dict(zip(wanted, tower.encode_normed(shrunk(images_B3HW, tower.image_size), wanted), strict=True))
+
+
+def description(cls_BD: Tensor, patches_BLD: Tensor) -> Tensor:
+    """[B, 2D] of whole images: mean patch token and class token, each of unit length."""
+    return torch.cat((unit(patches_BLD.float().mean(dim=1)), unit(cls_BD.float())), dim=1)

@@ -1,14 +1,17 @@
 """What a language tower says of images: SOWA Plus's other role, where the backbone is a pair of towers.
 
-B images, L tokens, E joint width, S states.
+B images, L tokens, h w grid, E joint width, S states.
 """
 
 import torch
 from torch import Tensor
 
 from sowa.backbones.pair import PairBackbone
+from sowa.backbones.pyramid import PyramidTokens
+from sowa.detectors.plus_heat import HEAT_FRACTION
 from sowa.nn.bank import unit
 from sowa.nn.ensemble import ensemble, prototypes, spaced
+from sowa.nn.maps import to_grid, top_mean
 from sowa.types import ABNORMAL, NORMAL, Tokens
 
 __all__ = ["Words"]
@@ -41,6 +44,12 @@ class Words:
             return tower.encode_text(tower.embed_tokens(ids), ids)
 
         return prototypes(self.prompts, spaced(category), encode)
+
+    def judge(self, tokens: PyramidTokens, prototypes_SE: Tensor) -> tuple[Tensor, Tensor]:
+        """([B] probability of the images, [B, h, w] logits of the patches)."""
+        image_B, patches_BL = self.logits(tokens, prototypes_SE)
+        score_B = 0.5 * (image_B.sigmoid() + top_mean(patches_BL, HEAT_FRACTION).sigmoid())
+        return score_B, to_grid(patches_BL, tokens.grids[-1])
 
     def logits(self, tokens: Tokens, prototypes_SE: Tensor) -> tuple[Tensor, Tensor]:
         """([B] of the images, [B, L] of the patches), above 0 nearer to the abnormal prototype."""

@@ -3,14 +3,14 @@
 Beyond the paper (docs/SOWA_PLUS.md): tokens of two middle blocks, after the tower's final norm, are compared with the
 linear subspace that holds most of the variance of the normal tokens (the residual of a principal component analysis),
 at the full image size, where small defects show, at half of it, where wide ones do, and at a quarter, for the context.
-At half size, what changes with the light does not count. Every score is put on the scale of what the normal images get
-when left out in turn. A global term sees changes that have no place.
+At half size, what changes with the light does not count. A small convolutional network is asked the same way. Every
+score is put on the scale of what the normal images get when left out in turn. A global term sees changes that have no
+place.
 
 B images, V levels, L tokens, D token width, K shots, R directions, H W pixels.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -20,19 +20,20 @@ from sowa.backbones.base import Backbone
 from sowa.backbones.pair import PairBackbone
 from sowa.backbones.pyramid import PyramidTokens
 from sowa.detectors.base import Detector
-from sowa.detectors.plus_head import LogitScale, read_head, shipped_head
+from sowa.detectors.plus_head import LogitScale, known_head
+from sowa.detectors.plus_heat import HEAT_FRACTION, heat
 from sowa.detectors.plus_lighting import known_lighting
-from sowa.detectors.plus_looks import shrunk, smaller_towers
+from sowa.detectors.plus_looks import description, shrunk, smaller_towers, tapped
 from sowa.detectors.plus_memory import described_distance, left_out_distances, memory_of, quarters
+from sowa.detectors.plus_network import MAPPED, Network, known_network
+from sowa.detectors.plus_options import check_origin, check_shares, check_weights
 from sowa.detectors.plus_words import Words
-from sowa.errors import ArtifactError, ConfigError, NeedsSupportError
-from sowa.nn.bank import unit
+from sowa.errors import ConfigError, NeedsSupportError
 from sowa.nn.maps import enlarge, to_grid, top_mean
 from sowa.types import Prediction, Reference, Tokens
 
 __all__ = ["SowaPlus"]
 
-HEAT_FRACTION = 0.01
 GLOBALS = 64
 """Normal images kept for the global term."""
 
@@ -40,12 +41,37 @@ GLOBALS = 64
 class SowaPlus(Detector):
     """Support-only detector on any transformer backbone; nothing is trained on the user's images. Without shots the
     trained head of the package judges, if there is one for the backbone. On a pair of towers (`clip_dinov2`) the
-    self-supervised one is the memory's, and without shots the other one's words judge."""
+    self-supervised one is the memory's, and without shots the other one's words judge.
+
+    taps: blocks 6 and 8 of 12 if None, and the like of other depths. global_tap: block 9 of 12.
+    half: also look at half the image size; auto: if its grid has at least 14 rows. quarter: look at a quarter, too;
+    auto: where half is looked at. quarter_weight: of that look in the score, each of the others counts 1.
+    lighting: directions in which tokens move with exposure and contrast; at half size no distance counts along
+    them. `auto` is those of the package, if there are any for the backbone; `none`, or a file of `write_lighting`.
+    network: a second tower, whose tokens are remembered like the transformer's: `auto` is that of the package, if
+    there is one beside the backbone, where half is looked at; `none`, or a file of `write_network`; for
+    memory=subspace.
+    network_weight: of its score, a full size counts 1; network_map: of its map, that of the full size counts 1.
+    memory: what is kept of normal tokens: the `subspace` that holds the share `explained` of their variance, all of
+    them (`nearest`), or the share `coreset` of them.
+    fraction: of an image's tokens, the most unusual ones, whose mean is its score at a level; wide_fraction: a
+    second, larger one, whose mean counts as much, for what is a little unusual over a wide area; 0: no second.
+    floor: share of the mean score of left-out normal images that is added to their spread.
+    global_weight: of the global term against one image size; 0 leaves it out. sigma: of the map, in pixels.
+    head: the trained part, which judges without shots: `auto` is that of the package, if there is one for the
+    backbone; `none`, or a file of `write_head`. head_map: its share in the map once there are shots: spreads of
+    normal tokens for each spread of its logits on the shots.
+    """
 
     trains: ClassVar[Literal["none", "auxiliary", "target"]] = "none"
     expected_spread: ClassVar[float | None] = 0.8
     extends_nearly: ClassVar[bool] = True
-    former_defaults: ClassVar[Mapping[str, Any]] = {"head": "none", "quarter": False, "lighting": "none"}
+    former_defaults: ClassVar[Mapping[str, Any]] = {
+        "head": "none",
+        "quarter": False,
+        "lighting": "none",
+        "network": "none",
+    }
 
     def __init__(
         self,
@@ -57,6 +83,9 @@ class SowaPlus(Detector):
         quarter: bool | Literal["auto"] = "auto",
         quarter_weight: float = 0.5,
         lighting: str = "auto",
+        network: str = "auto",
+        network_weight: float = 0.75,
+        network_map: float = 0.25,
         memory: Literal["subspace", "nearest", "coreset"] = "subspace",
         explained: float = 0.95,
         coreset: float = 0.1,
@@ -68,26 +97,18 @@ class SowaPlus(Detector):
         head: str = "auto",
         head_map: float = 1.0,
     ):
-        """
-        taps: blocks 6 and 8 of 12 if None, and the like of other depths. global_tap: block 9 of 12.
-        half: also look at half the image size; auto: if its grid has at least 14 rows. quarter: look at a quarter, too;
-        auto: where half is looked at. quarter_weight: of that look in the score, each of the others counts 1.
-        lighting: directions in which tokens move with exposure and contrast; at half size no distance counts along
-        them. `auto` is those of the package, if there are any for the backbone; `none`, or a file of `write_lighting`.
-        memory: what is kept of normal tokens: the `subspace` that holds the share `explained` of their variance, all of
-        them (`nearest`), or the share `coreset` of them.
-        fraction: of an image's tokens, the most unusual ones, whose mean is its score at a level; wide_fraction: a
-        second, larger one, whose mean counts as much, for what is a little unusual over a wide area; 0: no second.
-        floor: share of the mean score of left-out normal images that is added to their spread.
-        global_weight: of the global term against one image size; 0 leaves it out. sigma: of the map, in pixels.
-        head: the trained part, which judges without shots: `auto` is that of the package, if there is one for the
-        backbone; `none`, or a file of `write_head`. head_map: its share in the map once there are shots: spreads of
-        normal tokens for each spread of its logits on the shots.
-        """
         super().__init__()
-        _check_shares(explained=explained, coreset=coreset, fraction=fraction, wide_fraction=wide_fraction or 1)
-        _check_weights(floor=floor, global_weight=global_weight, quarter_weight=quarter_weight)
-        self._set_head(backbone, head, head_map)
+        check_shares(explained=explained, coreset=coreset, fraction=fraction, wide_fraction=wide_fraction or 1)
+        check_weights(
+            floor=floor,
+            global_weight=global_weight,
+            quarter_weight=quarter_weight,
+            network_weight=network_weight,
+            network_map=network_map,
+            head_map=head_map,
+        )
+        self.trained = known_head(head, backbone)
+        self.head, self.head_map = (self.trained.module, head_map) if self.trained is not None else (None, 0.0)
         self.words = Words(backbone) if isinstance(backbone, PairBackbone) else None
         self.backbone = backbone
         depth = backbone.depth
@@ -105,6 +126,9 @@ class SowaPlus(Detector):
         light = known_lighting(lighting, backbone, self.taps) if self.sizes > 1 and memory == "subspace" else None
         self.light_8, axes = (torch.empty(0), {}) if light is None else (light.id_8, light.axes)
         ignored = {len(self.taps) + place: axes[tap] for place, tap in enumerate(self.taps) if tap in axes}
+        self.network_weight, self.network_map = network_weight, network_map
+        beside = memory == "subspace" and (network != "auto" or self.smaller)
+        self.network = known_network(network, backbone) if beside else None
         self.memory = memory_of(memory, explained=explained, coreset=coreset, ignored=ignored)
 
     def _apply(self, *words: Any, **options: Any) -> "SowaPlus":
@@ -118,26 +142,14 @@ class SowaPlus(Detector):
         twin.__dict__["smaller"] = tuple(backbone.at_size(tower.image_size) for tower in self.smaller)
         return twin
 
-    def _set_head(self, backbone: Backbone, head: str, share: float) -> None:
-        if share < 0:
-            raise ConfigError(f"head_map={share} cannot be used: give 0 or more")
-        trained = shipped_head(backbone.weights_id) if head == "auto" else None
-        if head not in ("auto", "none"):
-            trained = read_head(Path(head))
-        self.trained, self.head_map = trained, share if trained is not None else 0.0
-        self.head = None if trained is None else trained.module
-        if trained is not None:
-            width = trained.module.inner.in_features // (2 * len(trained.taps))
-            if width != backbone.width or max(trained.taps) > backbone.depth:
-                raise ConfigError(f"head={head} was trained on tokens of {width} values, not on '{backbone.name}'")
-
     def learnt_elsewhere(self, k: int) -> bool:
         return self.head is not None and (k == 0 or self.head_map > 0)
 
     # ---- tokens
 
     def encoding(self) -> Hashable:
-        return (type(self), id(self.backbone), self.taps, self.global_tap, self.sizes, self._head_taps)
+        seen = None if self.network is None else bytes(self.network.id_8.tolist())
+        return (type(self), id(self.backbone), self.taps, self.global_tap, self.sizes, self._head_taps, seen)
 
     @property
     def _head_taps(self) -> tuple[int, ...]:
@@ -159,22 +171,23 @@ class SowaPlus(Detector):
         return min(1, len(self.smaller))
 
     def encode(self, images_B3HW: Tensor) -> PyramidTokens:
-        """Levels of the full size in the order of the taps, those of the smaller sizes, those of the head at full size.
+        """Levels of the full size in the order of the taps, those of the smaller sizes, those of the network, and those
+        of the head at full size.
         `cls` [B, 2D] is the global description, at half size where there is one: mean patch token and class token of
         the global tap, each of unit length."""
         images = images_B3HW if images_B3HW.is_floating_point() else images_B3HW.float() / 255
         levels, grids, described, heads = [], [], images.new_empty(0), []
         for number, tower in enumerate(self.towers):
-            first, whole = number == 0, number == self.described
-            taps = sorted({*self.taps, *([self.global_tap] if whole else []), *(self._head_taps if first else [])})
-            found = dict(zip(taps, tower.encode_normed(shrunk(images, tower.image_size), taps), strict=True))
+            more = self._head_taps if number == 0 else ()
+            found = tapped(tower, images, (*self.taps, *more, *([self.global_tap] if number == self.described else [])))
             levels += [found[tap][1] for tap in self.taps]
             grids += [tower.grid] * len(self.taps)
-            if first:
-                heads = [found[tap][1] for tap in self._head_taps]
-            if whole:
-                cls_BD, patches_BLD = found[self.global_tap]
-                described = torch.cat((unit(patches_BLD.float().mean(dim=1)), unit(cls_BD.float())), dim=1)
+            heads += [found[tap][1] for tap in more]
+            if number == self.described:
+                described = description(*found[self.global_tap])
+        if self.network is not None:
+            seen = self.network.encode(shrunk(images, Network.size_beside(self.backbone.image_size)))
+            levels, grids = [*levels, *(level for level, _ in seen)], [*grids, *(grid for _, grid in seen)]
         grids += [self.backbone.grid] * len(heads)
         if self.words is not None:
             said, of = self.words.encode(images)
@@ -184,17 +197,37 @@ class SowaPlus(Detector):
     @property
     def level_weights(self) -> list[float]:
         """Of each level of the memory in the score."""
-        return [weight / len(self.taps) for weight in self.weights for _ in self.taps]
+        own = [weight / len(self.taps) for weight in self.weights for _ in self.taps]
+        return own if self.network is None else own + [self.network_weight / self.network.levels] * self.network.levels
+
+    @property
+    def spaces(self) -> int:
+        """How many levels the memory is of."""
+        return self.sizes * len(self.taps) + (0 if self.network is None else self.network.levels)
+
+    @property
+    def mapped(self) -> list[int]:
+        """Places of the network's levels that have a share in the map."""
+        first = self.sizes * len(self.taps)
+        return [first + place for place in MAPPED] if self.network is not None and self.network_map else []
+
+    def _heat(self, own: Sequence[Tensor], reference: Reference) -> tuple[Tensor, Tensor]:
+        """([B, V, h, w], [B, h, w]) of `heat`, from what each level of the memory says of the tokens."""
+        return heat(
+            [own[place] for place in range(len(self.taps))],
+            [own[place] for place in self.mapped],
+            reference["map_scale"][[*range(len(self.taps)), *self.mapped]],
+            self.backbone.grid,
+            share=self.network_map,
+        )
 
     def _memory_levels(self, tokens: Tokens) -> list[tuple[Tensor, tuple[int, int]]]:
         """Levels and grids that the memory is of."""
-        count = self.sizes * len(self.taps)
-        return list(zip(tokens.levels[:count], tokens.grids[:count], strict=True))
+        return list(zip(tokens.levels[: self.spaces], tokens.grids[: self.spaces], strict=True))
 
     def _logits(self, tokens: Tokens) -> Tensor:
         """[B, L] of the head at the full size."""
-        start = self.sizes * len(self.taps)
-        return self.head(tokens.levels[start : start + len(self._head_taps)])
+        return self.head(tokens.levels[self.spaces : self.spaces + len(self._head_taps)])
 
     # ---- support
 
@@ -205,8 +238,8 @@ class SowaPlus(Detector):
         single tokens; `global` [K, 2D]; `support_parts` [K, V + 1] of left-out images (the quarters of a single one,
         4 rows), raw, and `support_scores` [K], fused; `support_level`, the heat of their most unusual
         spots; where the head has a share in the map, `logits` [3], its scale on the shots (`LogitScale`), and `head`
-        [8], which says whose logits are meant; `lighting` [8] says which directions were left out at half size. Without
-        shots only `head`."""
+        [8], which says whose logits are meant; `lighting` [8] says which directions were left out at half size,
+        `network` [8] which network the last levels are of. Without shots only `head`."""
         if tokens is None or not len(tokens.cls):
             if self.trained is not None:
                 return {"head": self.trained.id_8}
@@ -229,6 +262,8 @@ class SowaPlus(Detector):
         reference["global"] = tokens.cls.float()[:GLOBALS].clone()
         if len(self.light_8):
             reference["lighting"] = self.light_8
+        if self.network is not None:
+            reference["network"] = self.network.id_8
         if self.head_map:
             reference |= {"logits": LogitScale.of(self._logits(tokens)), "head": self.trained.id_8}
         return self._scaled(reference, torch.stack((*scores, distances), dim=1), heats, tokens)
@@ -240,8 +275,8 @@ class SowaPlus(Detector):
         join those of the old ones, so that scale and threshold are of images that were not seen."""
         if "global" not in reference:
             return self.fit_tokens(category, tokens)
-        if not torch.equal(reference.get("lighting", torch.empty(0)).cpu(), self.light_8):
-            raise ArtifactError("what was learnt belongs to other directions of light: fit again")
+        check_origin(reference, "lighting", self.light_8)
+        self._check_origins(reference)
         new, first = dict(reference), len(reference["global"]) == 1
         fresh, heats, map_scales = [], [], []
         for place, (level_KLD, _) in enumerate(self._memory_levels(tokens)):
@@ -275,8 +310,7 @@ class SowaPlus(Detector):
         reference["support_parts"] = parts_KV
         reference["scale"] = torch.stack((parts_KV.mean(dim=0), spread), dim=1)
         reference["support_scores"] = self._fused(parts_KV[:, :-1], parts_KV[:, -1], reference)
-        standard = [_standard(heats[i], reference["map_scale"][i]) for i in range(len(self.taps))]
-        heat_KL = torch.stack(standard).mean(dim=0)
+        heat_KL = self._heat(heats, reference)[1].flatten(1)
         if "logits" in reference:
             heat_KL = heat_KL + self.head_map * LogitScale.standard(self._logits(tokens), reference["logits"])
         level = top_mean(heat_KL, HEAT_FRACTION).mean().clamp(min=1e-3)
@@ -307,7 +341,7 @@ class SowaPlus(Detector):
     def score_each(self, tokens: Tokens, references: Sequence[Reference]) -> list[Prediction]:
         """`score` against several references; the head is asked once."""
         for reference in references:
-            self._check_head(reference)
+            self._check_origins(reference)
         asked = any("logits" in reference or "global" not in reference for reference in references)
         logits_Bhw = to_grid(self._logits(tokens), tokens.grid) if self.head is not None and asked else None
         return [
@@ -322,10 +356,7 @@ class SowaPlus(Detector):
         own = [self.memory.distance(place, level, reference) for place, (level, _) in found]
         scores_BV = torch.stack([self.level_score(level_BL) for level_BL in own], dim=1)
         distances_B = described_distance(tokens.cls.float(), reference["global"])
-        full = len(self.taps)
-        levels = [_standard(own[place], reference["map_scale"][place]) for place in range(full)]
-        levels_BVhw = torch.stack([to_grid(level_BL, tokens.grids[0]) for level_BL in levels], dim=1)
-        heat_Bhw = levels_BVhw.mean(dim=1)
+        levels_BVhw, heat_Bhw = self._heat(own, reference)
         if "logits" not in reference:
             memory_map = score_map = self._enlarged(heat_Bhw)
         else:
@@ -342,25 +373,17 @@ class SowaPlus(Detector):
 
     def _score_without_shots(self, tokens: Tokens, reference: Reference, logits_Bhw: Tensor | None) -> Prediction:
         if self.words is not None and "prototypes" in reference:
-            image_B, patches_BL = self.words.logits(tokens, reference["prototypes"])
-            level_Bhw = to_grid(patches_BL, tokens.grids[-1])
-            score_B = 0.5 * (image_B.sigmoid() + top_mean(patches_BL, HEAT_FRACTION).sigmoid())
-            return Prediction(score_B, self._enlarged(level_Bhw).sigmoid(), level_Bhw.sigmoid()[:, None])
-        trained = self.trained
-        peak_B = top_mean(logits_Bhw.flatten(1), trained.fraction)
+            score_B, logits_Bhw = self.words.judge(tokens, reference["prototypes"])
+        else:
+            score_B = self.trained.score(logits_Bhw)
         # Smoothed as logits: probabilities near 0 and 1 would tie.
-        return Prediction(
-            score=torch.sigmoid(trained.slope * (peak_B - trained.middle)),
-            score_map=self._enlarged(logits_Bhw).sigmoid(),
-            levels=logits_Bhw.sigmoid()[:, None],
-        )
+        return Prediction(score_B, self._enlarged(logits_Bhw).sigmoid(), logits_Bhw.sigmoid()[:, None])
 
-    def _check_head(self, reference: Reference) -> None:
-        """ArtifactError if the reference speaks of a trained head that this detector does not have."""
-        needed = "head" in reference or not ("global" in reference or "prototypes" in reference)
-        own = self.trained is not None and torch.equal(reference.get("head", torch.empty(0)).cpu(), self.trained.id_8)
-        if needed and not own:
-            raise ArtifactError("what was learnt belongs to another trained head: fit again")
+    def _check_origins(self, reference: Reference) -> None:
+        if "global" in reference:
+            check_origin(reference, "network", None if self.network is None else self.network.id_8)
+        if "head" in reference or not ("global" in reference or "prototypes" in reference):
+            check_origin(reference, "head", torch.ones(1) if self.trained is None else self.trained.id_8)
 
     def _enlarged(self, grid_Bhw: Tensor) -> Tensor:
         size = (self.backbone.image_size, self.backbone.image_size)
@@ -375,19 +398,3 @@ class SowaPlus(Detector):
         if self.global_weight and middle > 0:
             fused = fused + self.global_weight * (distances_B - middle) / (spread + self.floor * middle)
         return fused
-
-
-def _standard(values: Tensor, scale_2: Tensor) -> Tensor:
-    return (values - scale_2[0]) / scale_2[1].clamp(min=1e-12)
-
-
-def _check_shares(**shares: float) -> None:
-    for name, value in shares.items():
-        if not (0 < value < 1 or (value == 1 and name.endswith("fraction"))):
-            raise ConfigError(f"{name}={value} cannot be used: it is a share between 0 and 1")
-
-
-def _check_weights(*, floor: float, **weights: float) -> None:
-    if not (floor > 0 and all(value >= 0 for value in weights.values())):
-        said = ", ".join(f"{name}={value}" for name, value in weights.items())
-        raise ConfigError(f"floor={floor}, {said}: floor must be above 0, the weights 0 or more")

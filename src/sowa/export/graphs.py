@@ -88,18 +88,18 @@ class SowaPlusTower(nn.Module):
         self.towers, self.described = nn.ModuleList(detector.towers), detector.described
         self.taps, self.global_tap = detector.taps, detector.global_tap
         self.head_taps = detector.trained.taps if heard else ()
-        for number, tower in enumerate(detector.smaller, start=1):
-            self.register_buffer(f"shrink_{number}", shrinking(detector.backbone.image_size, tower.image_size))
+        self.network, size = detector.network, detector.backbone.image_size
+        looks = [tower.image_size for tower in detector.smaller]
+        for number, wanted in enumerate(looks, start=1):
+            self.register_buffer(f"shrink_{number}", shrinking(size, wanted))
+        if self.network is not None:
+            self.register_buffer("shrink_network", shrinking(size, self.network.size_beside(size)))
 
     def forward(self, images_B3SS: Tensor) -> tuple[Tensor, ...]:
         pixels = images_B3SS.float() / 255
         levels, heads, described = [], [], pixels
         for number, tower in enumerate(self.towers):
-            shrink = getattr(self, f"shrink_{number}", None)
-            look = pixels
-            if shrink is not None:
-                # Without the folding, OpenVINO takes the colours' scale that follows for one of the product's rows.
-                look = apart(shrink, shrink, pixels.flatten(0, 1)).unflatten(0, (-1, 3)).clamp(0, 1)
+            look = self._shrunk(pixels, str(number))
             more = (self.global_tap,) if number == self.described else ()
             found = self._tapped(tower, look, *more, *(() if number else self.head_taps))
             levels += [found[tap][1] for tap in self.taps]
@@ -107,7 +107,16 @@ class SowaPlusTower(nn.Module):
                 heads = [found[tap][1] for tap in self.head_taps]
             if number == self.described:
                 described = self._described(found)
+        if self.network is not None:
+            levels += [level for level, _ in self.network.encode(self._shrunk(pixels, "network"))]
         return described, *levels, *heads
+
+    def _shrunk(self, pixels: Tensor, look: str) -> Tensor:
+        shrink = getattr(self, f"shrink_{look}", None)
+        if shrink is None:
+            return pixels
+        # Without the folding, OpenVINO takes the colours' scale that follows for one of the product's rows.
+        return apart(shrink, shrink, pixels.flatten(0, 1)).unflatten(0, (-1, 3)).clamp(0, 1)
 
     def _tapped(self, tower: nn.Module, pixels: Tensor, *more: int) -> dict[int, tuple[Tensor, Tensor]]:
         taps = sorted({*self.taps, *more})

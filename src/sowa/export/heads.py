@@ -82,10 +82,15 @@ class SowaPlusHead(Head):
         super().__init__()
         self.trained, self.share = (detector.head, detector.head_map) if heard else (None, 0.0)
         self.again, self.level_score, self.full = again, detector.level_score, len(detector.taps)
-        self.spaces, self.floor, self.global_weight = self.full * detector.sizes, detector.floor, detector.global_weight
+        self.spaces, self.floor, self.global_weight = detector.spaces, detector.floor, detector.global_weight
+        self.seen, self.seen_share = detector.mapped, detector.network_map
         self.register_buffer("weights_V", torch.tensor(detector.level_weights))
         size, grid = detector.backbone.image_size, detector.backbone.grid
         self.rows, self.columns = (enlarging_matrix(side, size, float(detector.sigma)) for side in grid)
+        for place in self.seen:
+            (height, width), (tall, wide) = again.grids[place], grid
+            self.register_buffer(f"rows_{place}", enlarging_matrix(height, tall, 0.0))
+            self.register_buffer(f"columns_{place}", enlarging_matrix(width, wide, 0.0))
 
     def prepared(self, reference: Reference) -> dict[str, Tensor]:
         scale, floor, (map_middle_V, map_width_V) = reference["scale"], self.floor, reference["map_scale"].T
@@ -112,8 +117,15 @@ class SowaPlusHead(Head):
         if self.global_weight:
             distance_B = torch.linalg.vector_norm(tokens.cls[:, None] - ready["global"], dim=-1).amin(dim=1)
             score_B = score_B + ready["global_slope"] * (distance_B - ready["global_middle"])
-        heat = [(own[place] - ready["map_middle_V"][place]) / ready["map_width_V"][place] for place in range(self.full)]
-        heat_BL = torch.stack(heat, dim=1).mean(dim=1)
+        heat = {
+            place: (own[place] - ready["map_middle_V"][place]) / ready["map_width_V"][place]
+            for place in (*range(self.full), *self.seen)
+        }
+        heat_BL = torch.stack([heat[place] for place in range(self.full)], dim=1).mean(dim=1)
+        for place in self.seen:
+            rows, columns = getattr(self, f"rows_{place}"), getattr(self, f"columns_{place}")
+            seen_Bhw = apart(rows, columns, to_grid(heat[place], tokens.grids[place]))
+            heat_BL = heat_BL + self.seen_share / len(self.seen) * seen_Bhw.flatten(1)
         if self.trained is not None:
             logits_BL = self.trained(tokens.levels[self.spaces :])
             heat_BL = heat_BL + self.share * LogitScale.standard(logits_BL, ready["logits"])

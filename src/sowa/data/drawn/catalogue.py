@@ -71,7 +71,8 @@ _TARGET = {
     "mesh": (materials.mesh, "texture", "missing bent particle fibre stain discoloration"),
 }
 
-_LOTS = {f"{name}_lot": _AUXILIARY[name] for name in ("brick", "gravel", "wafer", "wood")}
+_OBJECTS = ("bearing", "button", "capsule", "circuit", "gear", "label")
+_LOTS = {f"{name}_lot": _AUXILIARY[name] for name in ("brick", "gravel", "wafer", "wood", *_OBJECTS)}
 
 AUXILIARY = tuple(sorted(_AUXILIARY))
 """Categories to train on."""
@@ -91,6 +92,8 @@ PARTS: dict[str, tuple[str, ...]] = {
     # Disjoint by who draws them: of SOWA Plus (docs/QUALITY.md).
     "training": ("bearing", "brushed", "button", "capsule", "circuit", "gear", "label", "terrazzo", "weave"),
     "development": ("blister", "gravel_lot", "leather", "mesh"),
+    # Lots of products that the trained head has seen: for choosing what the head has no part in.
+    "objects": tuple(f"{name}_lot" for name in _OBJECTS),
     "locked": ("brick_lot", "cable", "cap", "lawn", "wafer_lot", "wood_lot"),
 }
 """Choices of categories by name."""
