@@ -146,7 +146,7 @@ def test_a_reference_of_another_network_or_of_none_is_refused(file, tmp_path):
                 detector.extend_tokens(reference, CATEGORY, detector.encode(images))
 
 
-def test_banks_and_the_fast_setting_do_without(file):
+def test_banks_do_without(file):
     assert build(file, memory="nearest").network is None
     assert build("auto", half=True).network is None, "there is none beside random towers"
 

@@ -84,5 +84,5 @@ def test_drawn_data_is_drawn_once(tmp_path):
     assert drawn_root(part="target", seed=3, **options) == root
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*.png")} == files
     assert root.is_relative_to(tmp_path)
-    with pytest.raises(UnknownNameError, match="auxiliary, development, locked, target"):
+    with pytest.raises(UnknownNameError, match="auxiliary, development, locked, objects, target"):
         drawn_root(part="targets", seed=3, **options)

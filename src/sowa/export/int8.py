@@ -3,8 +3,7 @@
 The head measures small differences of large numbers (a residual is the difference of two squared lengths), which eight
 bits cannot hold, and has little to gain: its products are few. The first layer, which reads the pixels, stays exact
 too, and so do convolutions of one channel each: they are cheap, and more than half of what eight bits changed on real
-pictures came from them (docs/EXPORT.md). So does a convolutional network beside a transformer, which is a small part of
-the work.
+pictures came from them (docs/EXPORT.md). So does a network beside a transformer (`tower_nodes` does not name it).
 """
 
 import io
@@ -48,11 +47,7 @@ def quantized(
         raise ConfigError("nothing was written: the network of this export was not recognised; leave out --int8")
     first = next(node.name for node in plain.graph.node if node.name in tower and node.op_type == "Conv")
     exact = [
-        node.name
-        for node in plain.graph.node
-        if node.name not in tower
-        or node.name == first
-        or (node.op_type == "Conv" if transformer else _is_depthwise(node))
+        node.name for node in plain.graph.node if node.name not in tower or node.name == first or _is_depthwise(node)
     ]
     with _quiet():
         nncf = library("nncf")

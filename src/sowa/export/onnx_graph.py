@@ -20,7 +20,7 @@ __all__ = ["OPSET", "onnx_model", "tower_nodes", "without_notes"]
 OPSET = 18
 """Read by onnxruntime from 1.14 on."""
 SCOPES = "pkg.torch.onnx.name_scopes"
-TOWER = re.compile(r"'tower'")
+TOWER, BESIDE = re.compile(r"'tower'"), re.compile(r"\bnetwork\b")
 
 
 def onnx_model(graph: DetectorGraph | OpenGraph, image_size: int) -> ModelProto:
@@ -67,11 +67,15 @@ def _sizes(graph: DetectorGraph | OpenGraph) -> tuple[Any, ...]:
 
 
 def tower_nodes(model: ModelProto) -> set[str]:
-    """Names of the nodes between pixels and tokens, by the exporter's notes."""
+    """Names of the nodes between pixels and tokens, by the exporter's notes; without those of a network beside a
+    transformer, a small part of the work."""
     return {
         node.name
         for node in model.graph.node
-        if any(note.key == SCOPES and TOWER.search(note.value) for note in node.metadata_props)
+        if any(
+            note.key == SCOPES and TOWER.search(note.value) and not BESIDE.search(note.value)
+            for note in node.metadata_props
+        )
     }
 
 
