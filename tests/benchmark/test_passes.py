@@ -43,6 +43,20 @@ def test_detectors_with_blocks_of_their_own_share_a_pass(monkeypatch):
     assert passes == [(2, 1), (2, 2), (2, 2), (2, 2)]  # only the first images passed twice
 
 
+def test_smaller_sizes_share_their_pass_too(monkeypatch):
+    tower = build_backbone("random_tiny")
+    options = {"taps": (1, 2), "global_tap": 2, "half": True, "head": "none"}
+    expected = SowaPlus(backbone=tower, **options).encode(image := torch.rand(2, 3, tower.image_size, tower.image_size))
+    one_pass(tower)
+    first, second = (SowaPlus(backbone=tower, **options, sigma=sigma) for sigma in (1.0, 2.0))
+    assert first.smaller[0] is second.smaller[0] and first.smaller[0].image_size == tower.image_size // 2
+    found = first.encode(image)
+    monkeypatch.setattr(type(tower), "_run_normed", None)  # nothing passes any more
+    for tokens in (found, second.encode(image)):
+        assert torch.equal(tokens.cls, expected.cls)
+        assert all(torch.equal(a, b) for a, b in zip(tokens.levels, expected.levels, strict=True))
+
+
 def test_precision_is_a_part_of_a_cell(make_plan, tmp_path):
     plans = {name: make_plan(["padim"], shots=[1], precision=name) for name in ("fp32", "bf16")}
     plain = make_plan(["padim"], shots=[1])

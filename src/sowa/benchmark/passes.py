@@ -48,9 +48,11 @@ def one_pass(backbone: Backbone) -> Backbone:
     ways of their own (two settings of SOWA Plus, one to block 8, one to block 12) then cost one pass, not two.
 
     Which blocks are read is learnt from what was asked before, so the first images pass more than once. Results are the
-    very ones of a pass of their own: blocks do not depend on those after them.
+    very ones of a pass of their own: blocks do not depend on those after them. The same tower at another size is made
+    once and remembers, too.
     """
-    run, asked = backbone._run_normed, set()
+    run, asked, resized = backbone._run_normed, set(), backbone.at_size
+    sizes: dict[int, Backbone] = {}
     last: list[tuple[Tensor, dict[int, tuple[Tensor, Tensor]]]] = []
 
     def remembered(pixels: Tensor, indices: list[int]) -> list[tuple[Tensor, Tensor]]:
@@ -60,5 +62,10 @@ def one_pass(backbone: Backbone) -> Backbone:
             last[:] = [(pixels, dict(zip(wanted, run(pixels, wanted), strict=True)))]
         return [last[0][1][index] for index in indices]
 
-    backbone.__dict__["_run_normed"] = remembered
+    def at_size(image_size: int) -> Backbone:
+        if image_size not in sizes:
+            sizes[image_size] = one_pass(resized(image_size))
+        return sizes[image_size]
+
+    backbone.__dict__["_run_normed"], backbone.__dict__["at_size"] = remembered, at_size
     return backbone
