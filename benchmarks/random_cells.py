@@ -1,11 +1,12 @@
-"""SOWA Plus on monocrystalline cells drawn at random over all modules: what a split without modules would report.
+"""SOWA Plus on solar cells drawn at random over all modules: what a split without modules would report.
 
     python benchmarks/random_cells.py [--json PATH]
 
-150 good and 150 defective cells of ELPV with a certain label, shots from the other good ones, five draws. Modules stand
-on both sides, and most defective cells are of one old kind of module, so a part of the figure is telling modules apart.
-It is no figure of quality (docs/QUALITY.md has those, split by modules) and nothing is chosen by it: it says how much
-of the distance to other reports is the split. Images of the locked part are among them.
+Of the mono- and of the polycrystalline cells of ELPV 150 good and 150 defective ones with a certain label, shots from
+the other good ones, five draws. Modules stand on both sides, and most defective monocrystalline cells are of one old
+kind of module, so a part of the figure is telling modules apart. It is no figure of quality (docs/QUALITY.md has those,
+split by modules) and nothing is chosen by it: it says how much of the distance to other reports is the split. Images of
+the locked part are among them.
 """
 
 import argparse
@@ -25,12 +26,12 @@ from sowa.metrics import write_json
 from sowa.metrics.functional import image_metrics
 from sowa.types import Sample, Tokens
 
-EACH, DRAWS, SHOTS, BATCH, SIZE = 150, 5, (1, 2, 4), 8, 448
+KINDS, EACH, DRAWS, SHOTS, BATCH, SIZE = ("mono", "poly"), 150, 5, (1, 2, 4), 8, 448
 
 
 @torch.inference_mode()
-def measured() -> dict:
-    certain = [one for one in read_samples(elpv_root(), "elpv") if one.category == "mono"]
+def measured(kind: str) -> dict:
+    certain = [one for one in read_samples(elpv_root(), "elpv") if one.category == kind]
     by_label = [[one for one in certain if one.label == label] for label in (0, 1)]
     generator = np.random.default_rng(0)
     good, bad = ([own[place] for place in generator.permutation(len(own))] for own in by_label)
@@ -54,7 +55,7 @@ def measured() -> dict:
     for seed in range(DRAWS):
         order = np.random.default_rng(seed).permutation(len(pool))[: max(SHOTS)]
         for k in SHOTS:
-            reference = detector.fit_tokens("mono", encoded([pool[place] for place in order[:k]]))
+            reference = detector.fit_tokens(kind, encoded([pool[place] for place in order[:k]]))
             rows[k].append(float(image_metrics(detector.score(tokens, reference).score, labels)["image_auroc"]))
     return {
         "images": {"good": EACH, "defective": EACH},
@@ -68,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--json", type=Path, help="write the figures here, too")
     options = parser.parse_args(argv)
-    found = measured()
+    found = {kind: measured(kind) for kind in KINDS}
     print(json.dumps(found, indent=1))
     if options.json:
         write_json(options.json, found)
