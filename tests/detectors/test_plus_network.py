@@ -1,6 +1,7 @@
 """The network beside SOWA Plus: its file, its tokens, what it adds to score and map, and what it leaves alone."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,14 @@ from safetensors.torch import load_file, save_file
 from sowa.backbones import build_backbone
 from sowa.backbones.stages import MODEL, STAGES, FirstStages, kept
 from sowa.detectors import build_detector
+from sowa.detectors.plus_head import image_weights
 from sowa.detectors.plus_network import HOME, MAPPED, MOST_BYTES, SHIPPED, known_network, read_network, write_network
 from sowa.errors import ArtifactError, ConfigError
+from sowa.predictor.file import write_file
+from sowa.predictor.predictor import Predictor
 from sowa.types import Support
 from tests.conformance import CATEGORY, conform, normals, with_defect
+from tests.predictor.parts import parts
 
 SIZE, TAPS = 112, (1, 2)
 COLOURS = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
@@ -226,3 +231,20 @@ def test_the_script_that_cuts_it(file, tmp_path, monkeypatch, capsys):
     cut, known = load_file(tmp_path / "cut.safetensors"), load_file(file)
     assert cut.keys() == known.keys() and all(torch.equal(cut[name], known[name]) for name in cut)
     read_network(tmp_path / "cut.safetensors")
+
+
+def test_a_file_made_before_there_was_one_does_without(file, tmp_path, monkeypatch):
+    tower, path = build_backbone("random_tiny", image_size=224), tmp_path / "old.sowa"
+    options = {"image_size": 224}
+    fit = {"name": "disc", "model": "sowa_plus", "backbone": "random_tiny", "backbone_options": options}
+    old = Predictor.fit(parts(2), **fit, options={"network": "none"})
+    recipe = old.content.recipe
+    known = {name: value for name, value in recipe.options.items() if not name.startswith("network")}
+    assert len(known) == len(recipe.options) - 3
+    write_file(path, replace(old.content, recipe=replace(recipe, options=known)), {}, None)
+    shipped = {image_weights(tower.weights_id): (str(file), None)}
+    monkeypatch.setattr("sowa.detectors.plus_network.SHIPPED", shipped)
+    assert Predictor.fit(parts(2), **fit).detector.network is not None
+    loaded = Predictor.load(path)
+    assert loaded.detector.network is None
+    assert loaded.predict(parts(1, first=9)[0]).score == old.predict(parts(1, first=9)[0]).score
