@@ -248,3 +248,11 @@ def test_a_file_made_before_there_was_one_does_without(file, tmp_path, monkeypat
     loaded = Predictor.load(path)
     assert loaded.detector.network is None
     assert loaded.predict(parts(1, first=9)[0]).score == old.predict(parts(1, first=9)[0]).score
+
+
+def test_the_spread_to_expect_grows_with_what_is_summed(file):
+    plain, half, beside = build("none"), build("none", half=True), build(file, network_weight=0.75)
+    assert plain.expected_spread == pytest.approx(0.8)
+    assert half.expected_spread == pytest.approx(0.8 * 2**0.5)
+    assert beside.expected_spread == pytest.approx(1.0)
+    assert build(file, half=True, quarter=True).expected_spread == pytest.approx(0.8 * (2 + 0.25 + 0.5625) ** 0.5)

@@ -10,7 +10,8 @@ place.
 B images, V levels, L tokens, D token width, K shots, R directions, H W pixels.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+import math
+from collections.abc import Hashable, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -34,8 +35,8 @@ from sowa.types import Prediction, Reference, Tokens
 
 __all__ = ["SowaPlus"]
 
-GLOBALS = 64
-"""Normal images kept for the global term."""
+GLOBALS, SPREAD = 64, 0.8
+"""Normal images kept for the global term; the spread of a score, see `SowaPlus.expected_spread`."""
 
 
 class SowaPlus(Detector):
@@ -64,14 +65,8 @@ class SowaPlus(Detector):
     """
 
     trains: ClassVar[Literal["none", "auxiliary", "target"]] = "none"
-    expected_spread: ClassVar[float | None] = 0.8
     extends_nearly: ClassVar[bool] = True
-    former_defaults: ClassVar[Mapping[str, Any]] = {
-        "head": "none",
-        "quarter": False,
-        "lighting": "none",
-        "network": "none",
-    }
+    former_defaults: ClassVar = {"head": "none", "quarter": False, "lighting": "none", "network": "none"}
 
     def __init__(
         self,
@@ -199,6 +194,11 @@ class SowaPlus(Detector):
         """Of each level of the memory in the score."""
         own = [weight / len(self.taps) for weight in self.weights for _ in self.taps]
         return own if self.network is None else own + [self.network_weight / self.network.levels] * self.network.levels
+
+    @property
+    def expected_spread(self) -> float:
+        """Of good images' scores: `SPREAD` for one look; looks are summed as if each erred by itself."""
+        return SPREAD * math.hypot(*self.weights, *([] if self.network is None else [self.network_weight]))
 
     @property
     def spaces(self) -> int:
