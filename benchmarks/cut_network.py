@@ -12,7 +12,8 @@ from pathlib import Path
 
 from sowa.backbones import build_backbone
 from sowa.backbones.licences import licence_of
-from sowa.detectors.plus_network import HOME, write_network
+from sowa.detectors.plus_files import HOME
+from sowa.detectors.plus_network import write_network
 
 COMMAND = "python benchmarks/cut_network.py"
 

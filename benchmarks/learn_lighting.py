@@ -21,8 +21,8 @@ from sowa.backbones import build_backbone
 from sowa.backbones.base import Backbone
 from sowa.data.dataset import ImageDataset
 from sowa.data.layouts import read_samples
-from sowa.detectors.plus_head import image_weights
-from sowa.detectors.plus_lighting import HOME, write_lighting
+from sowa.detectors.plus_files import HOME, image_weights
+from sowa.detectors.plus_lighting import write_lighting
 from sowa.training.sources import drawn_root
 
 DRAW = {"part": "training", "seed": 0, "train_good": 0, "test_good": 12, "test_bad": 24, "size": 512}

@@ -22,7 +22,8 @@ from sowa.backbones import build_backbone
 from sowa.backbones.base import Backbone
 from sowa.data.dataset import ImageDataset
 from sowa.data.layouts import read_samples
-from sowa.detectors.plus_head import HOME, image_weights, write_head
+from sowa.detectors.plus_files import HOME, image_weights
+from sowa.detectors.plus_head import write_head
 from sowa.nn.maps import top_mean
 from sowa.nn.states import StateHead, token_loss
 from sowa.training.sources import drawn_root

@@ -8,7 +8,8 @@ from safetensors.torch import load_file, save_file
 
 from sowa.backbones import build_backbone
 from sowa.detectors import build_detector
-from sowa.detectors.plus_head import HOME, MOST_BYTES, SHIPPED, LogitScale, read_head, shipped_head, write_head
+from sowa.detectors.plus_files import HOME
+from sowa.detectors.plus_head import MOST_BYTES, SHIPPED, LogitScale, read_head, shipped_head, write_head
 from sowa.errors import ArtifactError, ConfigError
 from sowa.nn.states import StateHead, token_loss
 from sowa.types import Support

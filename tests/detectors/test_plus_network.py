@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from sowa.backbones import build_backbone
 from sowa.backbones.stages import MODEL, STAGES, FirstStages, kept
 from sowa.detectors import build_detector
-from sowa.detectors.plus_head import image_weights
-from sowa.detectors.plus_network import HOME, MAPPED, MOST_BYTES, SHIPPED, known_network, read_network, write_network
+from sowa.detectors.plus_files import HOME, image_weights
+from sowa.detectors.plus_network import MAPPED, MOST_BYTES, SHIPPED, known_network, read_network, write_network
 from sowa.errors import ArtifactError, ConfigError
 from sowa.predictor.file import write_file
 from sowa.predictor.predictor import Predictor

@@ -1,38 +1,23 @@
 """The trained part of SOWA Plus: a small file of the package for each backbone it was trained on."""
 
-import hashlib
-import json
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from sowa.backbones.base import Backbone
-from sowa.errors import ArtifactError, ConfigError
+from sowa.detectors.plus_files import Stored, released, stored, write_tensors
+from sowa.errors import ConfigError
 from sowa.nn.maps import top_mean
 from sowa.nn.states import StateHead
 
-__all__ = [
-    "SHIPPED",
-    "LogitScale",
-    "TrainedHead",
-    "known_head",
-    "read_head",
-    "shipped_head",
-    "write_head",
-    "write_tensors",
-]
+__all__ = ["SHIPPED", "LogitScale", "TrainedHead", "known_head", "read_head", "shipped_head", "write_head"]
 
 FORMAT = "sowa.state_head"
 MOST_BYTES = 12_000_000
-HOME = resources.files("sowa") / "detectors" / "heads"
 
 SHIPPED: dict[str, tuple[str, str]] = {
     "sha256:e830c8856ae33cda9ae789b6b0029306c69d7398eb214b0018fb245010da9780": (  # compact
@@ -110,53 +95,36 @@ def shipped_head(weights_id: str) -> TrainedHead | None:
 
     ArtifactError if the file is not the one that was released.
     """
-    entry = SHIPPED.get(image_weights(weights_id))
-    if entry is None:
-        return None
-    path = Path(str(HOME / entry[0]))
-    return read_head(path, sha256=entry[1])
-
-
-def image_weights(weights_id: str) -> str:
-    """The part of a `weights_id` that names the image tower."""
-    return weights_id.partition(";")[0]
+    entry = released(SHIPPED, weights_id)
+    return None if entry is None else read_head(entry[0], sha256=entry[1])
 
 
 def read_head(path: Path, *, sha256: str | None = None) -> TrainedHead:
     """A head from its file; ArtifactError in one line if it is damaged, foreign or not the one expected."""
-    try:
-        if path.stat().st_size > MOST_BYTES:
-            raise ArtifactError(f"'{path}' is larger than {MOST_BYTES} bytes: it is no head of sowa_plus")
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
-        if sha256 is not None and found != sha256:
-            raise ArtifactError(f"'{path}' is damaged: it is not the file that was released; install sowa again")
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 - not a mapping
-        about = json.loads(header["about"])
-        if about.pop("format") != FORMAT:
-            raise ValueError("another format")
-        return _head(tensors, about, found)
-    except OSError as error:
-        raise ArtifactError(f"'{path}' cannot be read: {error.strerror or error}") from None
-    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError):
-        raise ArtifactError(f"'{path}' is no head of sowa_plus, or damaged: train one, or leave out head") from None
+    with stored(
+        path,
+        sha256=sha256,
+        format_=FORMAT,
+        most=MOST_BYTES,
+        foreign="it is no head of sowa_plus",
+        damaged="is no head of sowa_plus, or damaged: train one, or leave out head",
+    ) as found:
+        return _head(found)
 
 
-def _head(tensors: dict[str, Tensor], about: dict[str, Any], found: str) -> TrainedHead:
+def _head(found: Stored) -> TrainedHead:
+    about, tensors = found.about, {name: value.float() for name, value in found.tensors.items()}
     taps, hidden = tuple(int(tap) for tap in about["taps"]), len(tensors["outer.weight"][0])
     width = tensors["inner.weight"].shape[1] // (2 * len(taps))
     module = StateHead(width=width, levels=len(taps), hidden=hidden)
     module.load_state_dict(tensors)
-    if not all(bool(value.isfinite().all()) for value in tensors.values()):
-        raise ValueError("not finite")
     return TrainedHead(
         module=module.requires_grad_(False).eval(),
         taps=taps,
         middle=float(about["middle"]),
         slope=float(about["slope"]),
         fraction=float(about["fraction"]),
-        id_8=torch.tensor(list(bytes.fromhex(found)[:8]), dtype=torch.uint8),
+        id_8=found.id_8,
         about=about,
     )
 
@@ -169,16 +137,3 @@ def write_head(
     facts = {"format": FORMAT, "taps": list(taps), "middle": middle, "slope": slope, "fraction": fraction, **about}
     tensors = {name: value.detach().half().contiguous() for name, value in module.state_dict().items()}
     return write_tensors(path, tensors, facts)
-
-
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> str:
-    """A file of the package, whole or not at all; returns its SHA-256."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        # One entry: of several the library writes in no fixed order.
-        save_file(dict(tensors), beside, metadata={"about": json.dumps(facts, sort_keys=True)})
-        beside.chmod(0o644)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,25 +1,20 @@
 """Directions in which tokens move when only the light changes: a small file of the package for each backbone."""
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from sowa.backbones.base import Backbone
-from sowa.detectors.plus_head import image_weights, write_tensors
-from sowa.errors import ArtifactError, ConfigError
+from sowa.detectors.plus_files import released, stored, write_tensors
+from sowa.errors import ConfigError
 
 __all__ = ["SHIPPED", "Lighting", "known_lighting", "read_lighting", "shipped_lighting", "write_lighting"]
 
 FORMAT = "sowa.lighting"
 MOST_BYTES, MOST_AXES = 4_000_000, 64
-HOME = resources.files("sowa") / "detectors" / "heads"
 
 
 class Lighting(NamedTuple):
@@ -60,28 +55,22 @@ def shipped_lighting(weights_id: str) -> Lighting | None:
 
     ArtifactError if the file is not the one that was released.
     """
-    entry = SHIPPED.get(image_weights(weights_id))
-    return None if entry is None else read_lighting(Path(str(HOME / entry[0])), sha256=entry[1])
+    entry = released(SHIPPED, weights_id)
+    return None if entry is None else read_lighting(entry[0], sha256=entry[1])
 
 
 def read_lighting(path: Path, *, sha256: str | None = None) -> Lighting:
     """Directions from their file; ArtifactError in one line if it is damaged, foreign or not the one expected."""
-    try:
-        if path.stat().st_size > MOST_BYTES:
-            raise ArtifactError(f"'{path}' is larger than {MOST_BYTES} bytes: it holds no directions of light")
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
-        if sha256 is not None and found != sha256:
-            raise ArtifactError(f"'{path}' is damaged: it is not the file that was released; install sowa again")
-        with safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {})["about"])
-            if about["format"] != FORMAT:
-                raise ValueError("another format")
-            axes = {int(name): _orthonormal(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
-        return Lighting(axes, torch.tensor(list(bytes.fromhex(found)[:8]), dtype=torch.uint8))
-    except OSError as error:
-        raise ArtifactError(f"'{path}' cannot be read: {error.strerror or error}") from None
-    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError):
-        raise ArtifactError(f"'{path}' holds no directions of light, or is damaged: leave out lighting") from None
+    with stored(
+        path,
+        sha256=sha256,
+        format_=FORMAT,
+        most=MOST_BYTES,
+        foreign="it holds no directions of light",
+        damaged="holds no directions of light, or is damaged: leave out lighting",
+    ) as found:
+        axes = {int(name): _orthonormal(axes_DN) for name, axes_DN in found.tensors.items()}
+        return Lighting(axes, found.id_8)
 
 
 def write_lighting(path: Path, axes: Mapping[int, Tensor], **about: Any) -> str:

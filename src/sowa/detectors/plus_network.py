@@ -1,27 +1,20 @@
 """The second tower of SOWA Plus, a file of the package: it was trained for something else than the transformer beside
 it, and errs elsewhere."""
 
-import hashlib
-import json
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from sowa.backbones.base import Backbone
 from sowa.backbones.stages import MODEL, STAGES, FirstStages, kept
-from sowa.detectors.plus_head import image_weights, write_tensors
-from sowa.errors import ArtifactError
+from sowa.detectors.plus_files import released, stored, write_tensors
 
 __all__ = ["MAPPED", "SHIPPED", "Network", "known_network", "read_network", "write_network"]
 
 FORMAT, MOST_BYTES = "sowa.network", 12_000_000
 MAPPED = (0, 1)
 """Of the levels, by their place, those with a share in the map: the finer ones."""
-HOME = resources.files("sowa") / "detectors" / "heads"
 
 SHIPPED: dict[str, tuple[str, str]] = {
     "sha256:e830c8856ae33cda9ae789b6b0029306c69d7398eb214b0018fb245010da9780": (  # beside compact
@@ -49,32 +42,25 @@ def known_network(name: str, backbone: Backbone) -> Network | None:
         return None
     if name != "auto":
         return read_network(Path(name))
-    entry = SHIPPED.get(image_weights(backbone.weights_id))
-    return None if entry is None else read_network(Path(str(HOME / entry[0])), sha256=entry[1])
+    entry = released(SHIPPED, backbone.weights_id)
+    return None if entry is None else read_network(entry[0], sha256=entry[1])
 
 
 def read_network(path: Path, *, sha256: str | None = None) -> Network:
     """A network from its file; ArtifactError in one line if it is damaged, foreign or not the one expected."""
-    try:
-        if path.stat().st_size > MOST_BYTES:
-            raise ArtifactError(f"'{path}' is larger than {MOST_BYTES} bytes: it is no network of sowa_plus")
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
-        if sha256 is not None and found != sha256:
-            raise ArtifactError(f"'{path}' is damaged: it is not the file that was released; install sowa again")
-        with safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {})["about"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-        if about["format"] != FORMAT or about["model"] != MODEL:
-            raise ValueError("another format")
-        if not all(bool(value.isfinite().all()) for value in tensors.values()):
-            raise ValueError("not finite")
-        network = Network(tensors, mean=_colours(about["mean"]), std=_colours(about["std"]))
-        network.id_8 = torch.tensor(list(bytes.fromhex(found)[:8]), dtype=torch.uint8)
+    with stored(
+        path,
+        sha256=sha256,
+        format_=FORMAT,
+        most=MOST_BYTES,
+        foreign="it is no network of sowa_plus",
+        damaged="is no network of sowa_plus, or damaged: leave out network",
+    ) as found:
+        if found.about["model"] != MODEL:
+            raise ValueError("another network")
+        network = Network(found.tensors, mean=_colours(found.about["mean"]), std=_colours(found.about["std"]))
+        network.id_8 = found.id_8
         return network
-    except OSError as error:
-        raise ArtifactError(f"'{path}' cannot be read: {error.strerror or error}") from None
-    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError):
-        raise ArtifactError(f"'{path}' is no network of sowa_plus, or damaged: leave out network") from None
 
 
 def write_network(path: Path, visual: nn.Module, **about: Any) -> str:

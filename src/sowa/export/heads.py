@@ -7,6 +7,7 @@ from sowa.backbones.pyramid import PyramidTokens
 from sowa.detectors.base import Detector
 from sowa.detectors.patchcore import Patchcore
 from sowa.detectors.plus_head import LogitScale
+from sowa.detectors.plus_heat import heat
 from sowa.detectors.sowa_plus import SowaPlus
 from sowa.export.matrices import apart, enlarging, smoothing
 from sowa.nn.bank import unit
@@ -87,13 +88,9 @@ class SowaPlusHead(Head):
         self.register_buffer("weights_V", torch.tensor(detector.level_weights))
         size, grid = detector.backbone.image_size, detector.backbone.grid
         self.rows, self.columns = (enlarging_matrix(side, size, float(detector.sigma)) for side in grid)
-        for place in self.seen:
-            (height, width), (tall, wide) = again.grids[place], grid
-            self.register_buffer(f"rows_{place}", enlarging_matrix(height, tall, 0.0))
-            self.register_buffer(f"columns_{place}", enlarging_matrix(width, wide, 0.0))
 
     def prepared(self, reference: Reference) -> dict[str, Tensor]:
-        scale, floor, (map_middle_V, map_width_V) = reference["scale"], self.floor, reference["map_scale"].T
+        scale, floor = reference["scale"], self.floor
         middle, spread = scale[-1]
         # Without a scale the global term is left out, as in `SowaPlus._fused`.
         slope = torch.where(middle > 0, self.global_weight / (spread + floor * middle).clamp(min=1e-30), 0.0)
@@ -102,8 +99,6 @@ class SowaPlusHead(Head):
             "slope_V": self.weights_V / (scale[:-1, 1] + floor * scale[:-1, 0]).clamp(min=1e-12),
             "global_middle": middle,
             "global_slope": slope,
-            "map_middle_V": map_middle_V,
-            "map_width_V": map_width_V.clamp(min=1e-12),
         }
 
     def forward(self, ready: dict[str, Tensor], cls: Tensor, *levels: Tensor) -> tuple[Tensor, Tensor]:
@@ -117,19 +112,13 @@ class SowaPlusHead(Head):
         if self.global_weight:
             distance_B = torch.linalg.vector_norm(tokens.cls[:, None] - ready["global"], dim=-1).amin(dim=1)
             score_B = score_B + ready["global_slope"] * (distance_B - ready["global_middle"])
-        heat = {
-            place: (own[place] - ready["map_middle_V"][place]) / ready["map_width_V"][place]
-            for place in (*range(self.full), *self.seen)
-        }
-        heat_BL = torch.stack([heat[place] for place in range(self.full)], dim=1).mean(dim=1)
-        for place in self.seen:
-            rows, columns = getattr(self, f"rows_{place}"), getattr(self, f"columns_{place}")
-            seen_Bhw = apart(rows, columns, to_grid(heat[place], tokens.grids[place]))
-            heat_BL = heat_BL + self.seen_share / len(self.seen) * seen_Bhw.flatten(1)
+        seen, grid = [own[place] for place in self.seen], tokens.grids[0]
+        scale_V2 = ready["map_scale"][[*range(self.full), *self.seen]]
+        _, heat_Bhw = heat(own[: self.full], seen, scale_V2, grid, share=self.seen_share)
         if self.trained is not None:
-            logits_BL = self.trained(tokens.levels[self.spaces :])
-            heat_BL = heat_BL + self.share * LogitScale.standard(logits_BL, ready["logits"])
-        return score_B, apart(self.rows, self.columns, to_grid(heat_BL, tokens.grids[0]))
+            logits_Bhw = to_grid(self.trained(tokens.levels[self.spaces :]), grid)
+            heat_Bhw = heat_Bhw + self.share * LogitScale.standard(logits_Bhw, ready["logits"])
+        return score_B, apart(self.rows, self.columns, heat_Bhw)
 
 
 class PatchcoreHead(Head):
