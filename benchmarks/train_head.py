@@ -57,21 +57,23 @@ def encode(backbone: Backbone) -> tuple[list[Tensor], Tensor, Tensor]:
     return [torch.cat(kept) for kept in levels], torch.cat(shares), labels
 
 
-def chosen(shares_NL: Tensor, seed: int) -> list[Tensor]:
-    """Places of the tokens of each picture that are learnt from."""
+def chosen(shares_NL: Tensor, seed: int, defective: int, random: int) -> list[Tensor]:
+    """Places of the tokens of each picture that are learnt from: at most so many of each kind."""
     generator = torch.Generator().manual_seed(seed)
     places = []
     for share_L in shares_NL:
         bad = (share_L > 0.25).nonzero()[:, 0]
-        bad = bad[torch.randperm(len(bad), generator=generator)[:DEFECTIVE]]
-        places.append(torch.cat((bad, torch.randperm(len(share_L), generator=generator)[:RANDOM])))
+        bad = bad[torch.randperm(len(bad), generator=generator)[:defective]]
+        places.append(torch.cat((bad, torch.randperm(len(share_L), generator=generator)[:random])))
     return places
 
 
-def train(levels: list[Tensor], shares_NL: Tensor, *, seed: int) -> StateHead:
+def train(
+    levels: list[Tensor], shares_NL: Tensor, *, seed: int, defective: int = DEFECTIVE, random: int = RANDOM
+) -> StateHead:
     torch.manual_seed(seed)
-    head = StateHead(width=levels[0].shape[-1], levels=len(levels), hidden=HIDDEN, dropout=DROPOUT)
-    places = chosen(shares_NL, seed)
+    head = StateHead(width=sum(level.shape[-1] for level in levels), levels=1, hidden=HIDDEN, dropout=DROPOUT)
+    places = chosen(shares_NL, seed, defective, random)
     values = torch.cat(
         [head.features([level[n : n + 1] for level in levels])[0, rows_L] for n, rows_L in enumerate(places)]
     )
@@ -94,11 +96,14 @@ def train(levels: list[Tensor], shares_NL: Tensor, *, seed: int) -> StateHead:
 
 @torch.inference_mode()
 def scale(head: StateHead, levels: list[Tensor], labels_N: Tensor) -> tuple[float, float]:
-    """(middle, slope) of image scores on the training images: where good and defective ones part best on average, and
-    one over their spread around it."""
+    """(middle, slope) of image scores on the training images, see `parting`."""
     batches = zip(*(level.split(ENCODED) for level in levels), strict=True)
-    peaks_N = torch.cat([top_mean(head(batch), FRACTION) for batch in batches]).numpy()
-    labels_N = labels_N.numpy()
+    return parting(torch.cat([top_mean(head(batch), FRACTION) for batch in batches]), labels_N)
+
+
+def parting(scores_N: Tensor, labels_N: Tensor) -> tuple[float, float]:
+    """(where good and defective images part best on average, one over their spread around it, doubled)."""
+    peaks_N, labels_N = scores_N.numpy(), labels_N.numpy()
     places = np.sort(peaks_N)
     places = (places[1:] + places[:-1]) / 2
     right = [(peaks_N[labels_N == 1] > at).mean() + (peaks_N[labels_N == 0] <= at).mean() for at in places]

@@ -98,7 +98,7 @@ def test_the_heads_share_in_the_map_is_counted_in_spreads_of_its_logits_on_the_s
     reference = heard.fit(Support(CATEGORY, images))
     plain = silent(test, silent.fit(Support(CATEGORY, images)))
     tokens = heard.encode(images)
-    logits = heard._logits(tokens).double()
+    logits = heard.opinion.panel.map(heard.opinion.panel(tokens)).double()
     scale = reference["logits"].double()
     assert scale[0] == 3 and torch.allclose(scale[1], logits.mean())
     assert torch.allclose(scale[2] - scale[1] ** 2, logits.var(unbiased=False), rtol=1e-4)

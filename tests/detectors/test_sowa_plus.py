@@ -5,6 +5,7 @@ import torch
 
 from sowa.backbones import build_backbone
 from sowa.detectors import build_detector
+from sowa.detectors.plus_scores import level_score
 from sowa.errors import ConfigError, NeedsSupportError, UnknownNameError
 from sowa.types import Support
 from tests.conformance import CATEGORY, conform, normals, with_defect
@@ -141,13 +142,13 @@ def test_a_bank_grows_as_if_all_had_been_learnt_at_once():
 
 def test_the_wide_share_sees_what_is_a_little_unusual_everywhere():
     """The same excess over many tokens counts more with it, and a level's score is the mean of both shares."""
-    detector = build(half=True, wide_fraction=0.5)
+    shares = build(half=True, wide_fraction=0.5).fractions
     distance = torch.zeros(1, 100)
     distance[0, :50] = 1.0
-    assert detector.level_score(distance)[0] == 1.0
+    assert level_score(distance, shares)[0] == 1.0
     distance[0, 1:] = 0
-    assert detector.level_score(distance)[0] == pytest.approx((1 + 0.02) / 2)
-    assert build(wide_fraction=0).level_score(distance)[0] == 1.0
+    assert level_score(distance, shares)[0] == pytest.approx((1 + 0.02) / 2)
+    assert level_score(distance, build(wide_fraction=0).fractions)[0] == 1.0
 
 
 def test_adding_normals_comes_near_to_learning_all_at_once():

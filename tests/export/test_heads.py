@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from sowa.detectors.patchcore import Patchcore
-from sowa.detectors.plus_head import write_head
+from sowa.detectors.plus_head import read_head, write_head
+from sowa.detectors.plus_network import read_network
+from sowa.detectors.plus_panel import write_judges
 from sowa.detectors.sowa_plus import SowaPlus
 from sowa.errors import ConfigError
 from sowa.export.graphs import detector_graph
@@ -63,7 +65,7 @@ def drawn_head(tmp_path_factory):
 @pytest.mark.parametrize("options", [{}, {"half": True, "head_map": 0.5}], ids=str)
 def test_sowa_plus_with_the_head_in_its_map(options, drawn_head):
     detector, (score, score_map), wanted = compared("sowa_plus", {"head": str(drawn_head), **options})
-    assert detector.head_map > 0
+    assert detector.opinion.share > 0
     assert torch.allclose(score, wanted.score, rtol=1e-4, atol=1e-4)
     assert torch.allclose(score_map, wanted.score_map, rtol=1e-4, atol=1e-4)
     without = compared("sowa_plus", options | {"head": "none"})[1][1]
@@ -78,6 +80,24 @@ def test_sowa_plus_with_a_network_beside_it(options, drawn_network, drawn_head):
     assert torch.allclose(score, wanted.score, rtol=1e-4, atol=1e-3)
     assert torch.allclose(score_map, wanted.score_map, rtol=1e-4, atol=1e-3)
     assert not torch.allclose(score, compared("sowa_plus", options | {"network": "none"})[1][0], atol=1e-2)
+
+
+@pytest.mark.parametrize("k", [1, 3])
+@pytest.mark.parametrize("options", [{"half": True, "quarter": True}, {"head_map": 0.0}], ids=str)
+def test_sowa_plus_with_judges(options, k, drawn_network, drawn_head, tmp_path):
+    torch.manual_seed(1)
+    facts = {"places": [1, 2], "looks": {224: (0, 1)}, "beside": {224: (0.5, 2)}, "ends": {224: (0, 1, -1, 1)}}
+    hashes = {"head": read_head(drawn_head).id_8, "network": read_network(drawn_network).id_8}
+    fellow = StateHead(width=112 + 192, levels=1, hidden=4)
+    path = tmp_path / "judges.safetensors"
+    write_judges(path, fellow, **facts, **{name: bytes(own.tolist()).hex() for name, own in hashes.items()})
+    options = options | {"network": str(drawn_network), "head": str(drawn_head), "judges": str(path)}
+    detector, (score, score_map), wanted = compared("sowa_plus", options, k)
+    assert detector.opinion.panel.beside is not None and detector.opinion.weight > 0
+    assert torch.allclose(score, wanted.score, rtol=1e-4, atol=1e-3)
+    assert torch.allclose(score_map, wanted.score_map, rtol=1e-4, atol=1e-3)
+    without = compared("sowa_plus", options | {"judges_weight": 0}, k)[1][0]
+    assert not torch.allclose(score, without, atol=1e-2)
 
 
 @pytest.mark.parametrize("options", CORE, ids=str)

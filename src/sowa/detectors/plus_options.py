@@ -10,6 +10,7 @@ __all__ = ["check_origin", "check_shares", "check_weights"]
 
 ORIGINS = {
     "head": "another trained head",
+    "judges": "other judges beside the head",
     "lighting": "other directions of light",
     "network": "another network beside the backbone",
 }

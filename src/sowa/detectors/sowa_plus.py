@@ -10,36 +10,38 @@ place.
 B images, V levels, L tokens, D token width, K shots, R directions, H W pixels.
 """
 
-import math
-from collections.abc import Hashable, Sequence
-from typing import Any, ClassVar, Literal
+from collections.abc import Sequence
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from sowa.backbones.base import Backbone
 from sowa.backbones.pair import PairBackbone
-from sowa.backbones.pyramid import PyramidTokens
-from sowa.detectors.base import Detector
-from sowa.detectors.plus_head import LogitScale, known_head
+from sowa.detectors.plus_head import known_head
 from sowa.detectors.plus_heat import HEAT_FRACTION, heat
 from sowa.detectors.plus_lighting import known_lighting
-from sowa.detectors.plus_looks import description, shrunk, smaller_towers, tapped
-from sowa.detectors.plus_memory import described_distance, left_out_distances, memory_of, quarters
-from sowa.detectors.plus_network import MAPPED, Network, known_network
+from sowa.detectors.plus_looks import smaller_towers
+from sowa.detectors.plus_memory import described_distance, left_out_distances, memory_of
+from sowa.detectors.plus_network import Network, known_network
+from sowa.detectors.plus_opinion import Opinion
 from sowa.detectors.plus_options import check_origin, check_shares, check_weights
+from sowa.detectors.plus_panel import Panel, known_judges
+from sowa.detectors.plus_scores import fused, level_score, quarter_scores, spread_of
+from sowa.detectors.plus_towers import SowaPlusTowers
 from sowa.detectors.plus_words import Words
 from sowa.errors import ConfigError, NeedsSupportError
-from sowa.nn.maps import enlarge, to_grid, top_mean
+from sowa.nn.maps import enlarge, top_mean
+from sowa.nn.states import StateHead
 from sowa.types import Prediction, Reference, Tokens
 
 __all__ = ["SowaPlus"]
 
-GLOBALS, SPREAD = 64, 0.8
-"""Normal images kept for the global term; the spread of a score, see `SowaPlus.expected_spread`."""
+GLOBALS = 64
+"""Normal images kept for the global term."""
 
 
-class SowaPlus(Detector):
+class SowaPlus(SowaPlusTowers):
     """Support-only detector on any transformer backbone; nothing is trained on the user's images. Without shots the
     trained head of the package judges, if there is one for the backbone. On a pair of towers (`clip_dinov2`) the
     self-supervised one is the memory's, and without shots the other one's words judge.
@@ -60,13 +62,16 @@ class SowaPlus(Detector):
     floor: share of the mean score of left-out normal images that is added to their spread.
     global_weight: of the global term against one image size; 0 leaves it out. sigma: of the map, in pixels.
     head: the trained part, which judges without shots: `auto` is that of the package, if there is one for the
-    backbone; `none`, or a file of `write_head`. head_map: its share in the map once there are shots: spreads of
-    normal tokens for each spread of its logits on the shots.
+    backbone; `none`, or a file of `write_head`. judges: what lets it judge every size that is looked at, and the second
+    tower beside it; `auto` is those of the package, if they belong to the head; `none`, the full size alone, or a file
+    of `write_judges`. head_map: their share in the map once there are shots: spreads of normal tokens for each spread
+    of their logits on the shots. judges_weight: of their score once there are shots, as far as they take the shots for
+    good.
     """
 
     trains: ClassVar[Literal["none", "auxiliary", "target"]] = "none"
     extends_nearly: ClassVar[bool] = True
-    former_defaults: ClassVar = {"head": "none", "quarter": False, "lighting": "none", "network": "none"}
+    former_defaults: ClassVar = dict.fromkeys(("head", "lighting", "network", "judges"), "none") | {"quarter": False}
 
     def __init__(
         self,
@@ -91,6 +96,8 @@ class SowaPlus(Detector):
         sigma: float = 4.0,
         head: str = "auto",
         head_map: float = 1.0,
+        judges: str = "auto",
+        judges_weight: float = 3.0,
     ):
         super().__init__()
         check_shares(explained=explained, coreset=coreset, fraction=fraction, wide_fraction=wide_fraction or 1)
@@ -101,9 +108,9 @@ class SowaPlus(Detector):
             network_weight=network_weight,
             network_map=network_map,
             head_map=head_map,
+            judges_weight=judges_weight,
         )
         self.trained = known_head(head, backbone)
-        self.head, self.head_map = (self.trained.module, head_map) if self.trained is not None else (None, 0.0)
         self.words = Words(backbone) if isinstance(backbone, PairBackbone) else None
         self.backbone = backbone
         depth = backbone.depth
@@ -125,91 +132,37 @@ class SowaPlus(Detector):
         beside = memory == "subspace" and (network != "auto" or backbone.image_size >= Network.LEAST_SIZE)
         self.network = known_network(network, backbone) if beside else None
         self.memory = memory_of(memory, explained=explained, coreset=coreset, ignored=ignored)
+        self.opinion = self._opinion(judges, share=head_map, weight=judges_weight)
 
-    def _apply(self, *words: Any, **options: Any) -> "SowaPlus":
-        """Moved or cast: the smaller towers, no submodules, are made again of the weights where they are now."""
-        super()._apply(*words, **options)
-        self.__dict__["smaller"] = tuple(self.backbone.at_size(tower.image_size) for tower in self.smaller)
-        return self
-
-    def _on(self, backbone: Backbone) -> "SowaPlus":
-        twin = super()._on(backbone)
-        twin.__dict__["smaller"] = tuple(backbone.at_size(tower.image_size) for tower in self.smaller)
-        return twin
+    def _opinion(self, judges: str, *, share: float, weight: float) -> Opinion | None:
+        if self.trained is None:
+            return None
+        found = known_judges(judges, self.trained, self.backbone)
+        panel = Panel(
+            self.trained,
+            found,
+            sizes=[tower.image_size for tower in self.towers],
+            weights=self.weights,
+            spaces=self.spaces,
+            network=self.network,
+            network_weight=self.network_weight,
+            network_map=self.network_map,
+        )
+        judges_8, weight = (None, 0.0) if found is None else (found.id_8, weight)
+        return Opinion(panel, share=share, weight=weight, head_8=self.trained.id_8, judges_8=judges_8)
 
     def learnt_elsewhere(self, k: int) -> bool:
-        return self.head is not None and (k == 0 or self.head_map > 0)
-
-    # ---- tokens
-
-    def encoding(self) -> Hashable:
-        seen = None if self.network is None else bytes(self.network.id_8.tolist())
-        return (type(self), id(self.backbone), self.taps, self.global_tap, self.sizes, self._head_taps, seen)
+        return self.opinion is not None and (k == 0 or self._asked)
 
     @property
-    def _head_taps(self) -> tuple[int, ...]:
-        return () if self.trained is None else self.trained.taps
+    def _asked(self) -> bool:
+        """Whether those who judge by training are asked once there are shots."""
+        return self.opinion is not None and (self.opinion.share > 0 or self.opinion.weight > 0)
 
     @property
-    def sizes(self) -> int:
-        """How many image sizes are looked at."""
-        return 1 + len(self.smaller)
-
-    @property
-    def towers(self) -> tuple[Backbone, ...]:
-        """The backbone at its own size, then the smaller ones."""
-        return (self.backbone, *self.smaller)
-
-    @property
-    def described(self) -> int:
-        """Which of `towers` the global term is of: the half size where there is one."""
-        return min(1, len(self.smaller))
-
-    def encode(self, images_B3HW: Tensor) -> PyramidTokens:
-        """Levels of the full size in the order of the taps, those of the smaller sizes, those of the network, and those
-        of the head at full size.
-        `cls` [B, 2D] is the global description, at half size where there is one: mean patch token and class token of
-        the global tap, each of unit length."""
-        images = images_B3HW if images_B3HW.is_floating_point() else images_B3HW.float() / 255
-        levels, grids, described, heads = [], [], images.new_empty(0), []
-        for number, tower in enumerate(self.towers):
-            more = self._head_taps if number == 0 else ()
-            found = tapped(tower, images, (*self.taps, *more, *([self.global_tap] if number == self.described else [])))
-            levels += [found[tap][1] for tap in self.taps]
-            grids += [tower.grid] * len(self.taps)
-            heads += [found[tap][1] for tap in more]
-            if number == self.described:
-                described = description(*found[self.global_tap])
-        if self.network is not None:
-            seen = self.network.encode(shrunk(images, Network.size_beside(self.backbone.image_size)))
-            levels, grids = [*levels, *(level for level, _ in seen)], [*grids, *(grid for _, grid in seen)]
-        grids += [self.backbone.grid] * len(heads)
-        if self.words is not None:
-            said, of = self.words.encode(images)
-            heads, grids = [*heads, *said], [*grids, *of]
-        return PyramidTokens(described, (*levels, *heads), self.backbone.grid, tuple(grids))
-
-    @property
-    def level_weights(self) -> list[float]:
-        """Of each level of the memory in the score."""
-        own = [weight / len(self.taps) for weight in self.weights for _ in self.taps]
-        return own if self.network is None else own + [self.network_weight / self.network.levels] * self.network.levels
-
-    @property
-    def expected_spread(self) -> float:
-        """Of good images' scores: `SPREAD` for one look; looks are summed as if each erred by itself."""
-        return SPREAD * math.hypot(*self.weights, *([] if self.network is None else [self.network_weight]))
-
-    @property
-    def spaces(self) -> int:
-        """How many levels the memory is of."""
-        return self.sizes * len(self.taps) + (0 if self.network is None else self.network.levels)
-
-    @property
-    def mapped(self) -> list[int]:
-        """Places of the network's levels that have a share in the map."""
-        first = self.sizes * len(self.taps)
-        return [first + place for place in MAPPED] if self.network is not None and self.network_map else []
+    def head(self) -> StateHead | None:
+        """The trained head; the package has one for the offline default."""
+        return None if self.opinion is None else self.opinion.panel.head
 
     def _heat(self, own: Sequence[Tensor], reference: Reference) -> tuple[Tensor, Tensor]:
         """([B, V, h, w], [B, h, w]) of `heat`, from what each level of the memory says of the tokens."""
@@ -221,14 +174,6 @@ class SowaPlus(Detector):
             share=self.network_map,
         )
 
-    def _memory_levels(self, tokens: Tokens) -> list[tuple[Tensor, tuple[int, int]]]:
-        """Levels and grids that the memory is of."""
-        return list(zip(tokens.levels[: self.spaces], tokens.grids[: self.spaces], strict=True))
-
-    def _logits(self, tokens: Tokens) -> Tensor:
-        """[B, L] of the head at the full size."""
-        return self.head(tokens.levels[self.spaces : self.spaces + len(self._head_taps)])
-
     # ---- support
 
     @torch.no_grad()
@@ -237,12 +182,13 @@ class SowaPlus(Detector):
         [V + 1, 2] of the levels and the global term: mean and spread of left-out normal images; `map_scale` [V, 2] of
         single tokens; `global` [K, 2D]; `support_parts` [K, V + 1] of left-out images (the quarters of a single one,
         4 rows), raw, and `support_scores` [K], fused; `support_level`, the heat of their most unusual
-        spots; where the head has a share in the map, `logits` [3], its scale on the shots (`LogitScale`), and `head`
-        [8], which says whose logits are meant; `lighting` [8] says which directions were left out at half size,
-        `network` [8] which network the last levels are of. Without shots only `head`."""
+        spots; where those who judge by training have a share in the map, `logits` [3], their scale on the shots
+        (`LogitScale`), and where they have one in the score, `peaks` [K], their scores of the shots, and `opinion` [2],
+        the mean of these and how far they are trusted. `head`, `judges`, `network`, `lighting` [8] each say which file
+        that was. Without shots only `head` and `judges`."""
         if tokens is None or not len(tokens.cls):
-            if self.trained is not None:
-                return {"head": self.trained.id_8}
+            if self.opinion is not None:
+                return dict(self.opinion.files)
             if self.words is not None:
                 return {"prototypes": self.words.prototypes(category)}
             raise NeedsSupportError(
@@ -254,7 +200,9 @@ class SowaPlus(Detector):
         for place, (level_KLD, grid) in enumerate(self._memory_levels(tokens)):
             entries, own_KL = self.memory.learn(place, level_KLD, grid)
             reference |= entries
-            scores.append(self._quarter_scores(own_KL, grid) if shots == 1 else self.level_score(own_KL))
+            scores.append(
+                quarter_scores(own_KL, grid, self.fractions) if shots == 1 else level_score(own_KL, self.fractions)
+            )
             map_scales.append(torch.stack((own_KL.mean(), own_KL.std())))
             heats.append(own_KL)
         distances = left_out_distances(tokens.cls.float())
@@ -264,9 +212,10 @@ class SowaPlus(Detector):
             reference["lighting"] = self.light_8
         if self.network is not None:
             reference["network"] = self.network.id_8
-        if self.head_map:
-            reference |= {"logits": LogitScale.of(self._logits(tokens)), "head": self.trained.id_8}
-        return self._scaled(reference, torch.stack((*scores, distances), dim=1), heats, tokens)
+        logits = self.opinion.panel(tokens) if self._asked else []
+        if logits:
+            reference |= self.opinion.learn(logits, {})
+        return self._scaled(reference, torch.stack((*scores, distances), dim=1), heats, logits)
 
     @torch.no_grad()
     def extend_tokens(self, reference: Reference, category: str, tokens: Tokens) -> Reference:
@@ -281,80 +230,71 @@ class SowaPlus(Detector):
         fresh, heats, map_scales = [], [], []
         for place, (level_KLD, _) in enumerate(self._memory_levels(tokens)):
             own_KL = self.memory.distance(place, level_KLD, reference)
-            fresh.append(self.level_score(own_KL))
+            fresh.append(level_score(own_KL, self.fractions))
             heats.append(own_KL)
             map_scales.append(torch.stack((own_KL.mean(), own_KL.std())))
             new |= self.memory.extend(place, level_KLD, reference)
         distances = described_distance(tokens.cls.float(), reference["global"])
         new["global"] = torch.cat((reference["global"], tokens.cls.float()))[:GLOBALS]
-        if "logits" in reference:
-            new["logits"] = LogitScale.of(self._logits(tokens), reference["logits"])
+        logits = self.opinion.panel(tokens) if "head" in reference else []
+        if logits:
+            new |= self.opinion.learn(logits, reference)
         parts = torch.stack((*fresh, distances), dim=1)
         if first:  # the quarters of a single image were a makeshift
             new["map_scale"] = torch.stack(map_scales)
         else:
             parts = torch.cat((reference["support_parts"], parts))
-        return self._scaled(new, parts, heats, tokens, least=None if first else reference["support_level"])
+        return self._scaled(new, parts, heats, logits, least=None if first else reference["support_level"])
 
     def _scaled(
         self,
         reference: Reference,
         parts_KV: Tensor,
         heats: list[Tensor],
-        tokens: Tokens,
+        logits: list[Tensor],
         *,
         least: Tensor | None = None,
     ) -> Reference:
-        """The reference with the scale that raw scores of normal images, none of which it had seen, give."""
-        spread = parts_KV.std(dim=0) if len(parts_KV) > 1 else torch.zeros_like(parts_KV[0])
-        reference["support_parts"] = parts_KV
-        reference["scale"] = torch.stack((parts_KV.mean(dim=0), spread), dim=1)
-        reference["support_scores"] = self._fused(parts_KV[:, :-1], parts_KV[:, -1], reference)
+        """The reference with the scale that raw scores of normal images, none of which it had seen, give. logits: of
+        those who judge by training, of the newest images."""
+        reference |= {"support_parts": parts_KV, "scale": spread_of(parts_KV)}
+        scores = self._fused(parts_KV[:, :-1], parts_KV[:, -1], reference)
+        said = self.opinion.of_shots(len(parts_KV), reference) if "opinion" in reference else 0
+        reference["support_scores"] = scores + said
         heat_KL = self._heat(heats, reference)[1].flatten(1)
         if "logits" in reference:
-            heat_KL = heat_KL + self.head_map * LogitScale.standard(self._logits(tokens), reference["logits"])
+            heat_KL = heat_KL + self.opinion.heat(logits, reference).flatten(1)
         level = top_mean(heat_KL, HEAT_FRACTION).mean().clamp(min=1e-3)
         reference["support_level"] = level if least is None else torch.maximum(least, level)
         return reference
-
-    def _quarter_scores(self, own_1L: Tensor, grid: tuple[int, int]) -> Tensor:
-        """[4] scores of the quarters of a single image, as if each were one: its only hint of a spread."""
-        parts = quarters(grid, own_1L.device)
-        return torch.stack([self.level_score(own_1L[:, quarter_L], parts=4)[0] for quarter_L in parts])
-
-    def level_score(self, distance_BL: Tensor, *, parts: int = 1) -> Tensor:
-        """[B] of one level; of a part of an image as many tokens as of a whole one."""
-        means = [top_mean(distance_BL, min(1.0, parts * fraction)) for fraction in self.fractions]
-        return torch.stack(means).mean(dim=0)
 
     # ---- scoring
 
     def score(self, tokens: Tokens, reference: Reference) -> Prediction:
         """Image score in spreads of the left-out normal images, a weighted sum over sizes; map [B, H, W] from the full
         size in spreads of normal tokens; `levels` [B, V, h, w] of the full size. `parts`: `memory_map` [B, H, W], not
-        smoothed where the head has a share in the map, and `global` [B].
+        smoothed where those who judge by training have a share in the map, and `global` [B].
 
-        Without shots score, map and the only level are probabilities of the head."""
+        Without shots all are probabilities; the levels are those of the judges."""
         return self.score_each(tokens, [reference])[0]
 
     @torch.no_grad()
     def score_each(self, tokens: Tokens, references: Sequence[Reference]) -> list[Prediction]:
-        """`score` against several references; the head is asked once."""
+        """`score` against several references; those who judge by training are asked once."""
         for reference in references:
             self._check_origins(reference)
-        asked = any("logits" in reference or "global" not in reference for reference in references)
-        logits_Bhw = to_grid(self._logits(tokens), tokens.grid) if self.head is not None and asked else None
+        logits = self.opinion.panel(tokens) if any("head" in reference for reference in references) else []
         return [
-            self._score(tokens, reference, logits_Bhw)
+            self._score(tokens, reference, logits)
             if "global" in reference
-            else self._score_without_shots(tokens, reference, logits_Bhw)
+            else self._score_without_shots(tokens, reference, logits)
             for reference in references
         ]
 
-    def _score(self, tokens: Tokens, reference: Reference, logits_Bhw: Tensor | None) -> Prediction:
+    def _score(self, tokens: Tokens, reference: Reference, logits: list[Tensor]) -> Prediction:
         found = enumerate(self._memory_levels(tokens))
         own = [self.memory.distance(place, level, reference) for place, (level, _) in found]
-        scores_BV = torch.stack([self.level_score(level_BL) for level_BL in own], dim=1)
+        scores_BV = torch.stack([level_score(level_BL, self.fractions) for level_BL in own], dim=1)
         distances_B = described_distance(tokens.cls.float(), reference["global"])
         levels_BVhw, heat_Bhw = self._heat(own, reference)
         if "logits" not in reference:
@@ -362,39 +302,40 @@ class SowaPlus(Detector):
         else:
             size = (self.backbone.image_size, self.backbone.image_size)
             memory_map = enlarge(heat_Bhw, size, 0)
-            share_Bhw = self.head_map * LogitScale.standard(logits_Bhw, reference["logits"])
-            score_map = self._enlarged(heat_Bhw + share_Bhw)
+            score_map = self._enlarged(heat_Bhw + self.opinion.heat(logits, reference))
+        score_B = self._fused(scores_BV, distances_B, reference)
+        if "opinion" in reference:
+            score_B = score_B + self.opinion.said(self.opinion.panel.score(logits), reference)
         return Prediction(
-            score=self._fused(scores_BV, distances_B, reference),
+            score=score_B,
             score_map=score_map,
             levels=levels_BVhw,
             parts={"memory_map": memory_map, "global": distances_B},
         )
 
-    def _score_without_shots(self, tokens: Tokens, reference: Reference, logits_Bhw: Tensor | None) -> Prediction:
-        if self.words is not None and "prototypes" in reference:
-            score_B, logits_Bhw = self.words.judge(tokens, reference["prototypes"])
+    def _score_without_shots(self, tokens: Tokens, reference: Reference, logits: list[Tensor]) -> Prediction:
+        if "prototypes" in reference:
+            score_B, map_Bhw = self.words.judge(tokens, reference["prototypes"])
+            levels_BVhw = map_Bhw[:, None]
         else:
-            score_B = self.trained.score(logits_Bhw)
+            score_B, map_Bhw, levels_BVhw = self.opinion.panel.alone(logits)
         # Smoothed as logits: probabilities near 0 and 1 would tie.
-        return Prediction(score_B, self._enlarged(logits_Bhw).sigmoid(), logits_Bhw.sigmoid()[:, None])
+        return Prediction(score_B, self._enlarged(map_Bhw).sigmoid(), levels_BVhw.sigmoid())
 
     def _check_origins(self, reference: Reference) -> None:
         if "global" in reference:
             check_origin(reference, "network", None if self.network is None else self.network.id_8)
         if "head" in reference or not ("global" in reference or "prototypes" in reference):
-            check_origin(reference, "head", torch.ones(1) if self.trained is None else self.trained.id_8)
+            if self.opinion is None:
+                check_origin(reference, "head", torch.ones(1))
+            else:
+                self.opinion.check(reference)
 
     def _enlarged(self, grid_Bhw: Tensor) -> Tensor:
         size = (self.backbone.image_size, self.backbone.image_size)
         return enlarge(grid_Bhw, size, self.sigma)
 
     def _fused(self, scores_BV: Tensor, distances_B: Tensor, reference: Reference) -> Tensor:
-        """[B]: mean over the levels of a size, weighted sum over sizes, plus the global term where it has a scale."""
-        scale = reference["scale"]
-        standard_BV = (scores_BV - scale[:-1, 0]) / (scale[:-1, 1] + self.floor * scale[:-1, 0]).clamp(min=1e-12)
-        fused = (standard_BV * standard_BV.new_tensor(self.level_weights)).sum(dim=1)
-        middle, spread = scale[-1]
-        if self.global_weight and middle > 0:
-            fused = fused + self.global_weight * (distances_B - middle) / (spread + self.floor * middle)
-        return fused
+        weights = self.level_weights
+        terms = {"floor": self.floor, "global_weight": self.global_weight}
+        return fused(scores_BV, distances_B, reference["scale"], weights, **terms)

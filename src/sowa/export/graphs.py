@@ -41,7 +41,7 @@ WHOLE = {
     "padim": ("channels", "mean"),
     "patchcore": (),
     "sowa": ("prototypes", "support_peak"),
-    "sowa_plus": ("mean", "scale", "map_scale", "logits"),
+    "sowa_plus": ("mean", "scale", "map_scale", "logits", "opinion"),
 }
 """Entries of one size that scores depend on, too."""
 
@@ -83,7 +83,7 @@ class SowaPlusTower(nn.Module):
     """As `SowaPlus.encode`, with each smaller picture made by two matrices."""
 
     def __init__(self, detector: SowaPlus, *, heard: bool):
-        """heard: the tokens of the trained head are wanted, too."""
+        """heard: the tokens of the trained head are wanted, too, at each size."""
         super().__init__()
         self.towers, self.described = nn.ModuleList(detector.towers), detector.described
         self.taps, self.global_tap = detector.taps, detector.global_tap
@@ -101,10 +101,9 @@ class SowaPlusTower(nn.Module):
         for number, tower in enumerate(self.towers):
             look = self._shrunk(pixels, str(number))
             more = (self.global_tap,) if number == self.described else ()
-            found = self._tapped(tower, look, *more, *(() if number else self.head_taps))
+            found = self._tapped(tower, look, *more, *self.head_taps)
             levels += [found[tap][1] for tap in self.taps]
-            if number == 0:
-                heads = [found[tap][1] for tap in self.head_taps]
+            heads += [found[tap][1] for tap in self.head_taps]
             if number == self.described:
                 described = self._described(found)
         if self.network is not None:
@@ -209,7 +208,7 @@ def _parts(detector: Detector, reference: Reference, method: str, *, open_: bool
                 "sowa_plus is exported with its subspaces of good pictures: fit it on one picture or more, with"
                 " memory=subspace"
             )
-        heard = "logits" in reference
+        heard = "head" in reference
         return SowaPlusTower(detector, heard=heard), SowaPlusHead(detector, again, heard=heard), maps
     if isinstance(detector, Patchcore):
         return tower, PatchcoreHead(detector, again, None if open_ else len(reference["bank"])), maps

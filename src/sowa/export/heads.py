@@ -6,12 +6,12 @@ from torch import Tensor, nn
 from sowa.backbones.pyramid import PyramidTokens
 from sowa.detectors.base import Detector
 from sowa.detectors.patchcore import Patchcore
-from sowa.detectors.plus_head import LogitScale
 from sowa.detectors.plus_heat import heat
+from sowa.detectors.plus_scores import level_score
 from sowa.detectors.sowa_plus import SowaPlus
 from sowa.export.matrices import apart, enlarging, smoothing
 from sowa.nn.bank import unit
-from sowa.nn.maps import enlarging_matrix, to_grid
+from sowa.nn.maps import enlarging_matrix
 from sowa.nn.subspace import Subspace, residual
 from sowa.types import Reference, Tokens
 
@@ -79,10 +79,10 @@ class SowaPlusHead(Head):
     """`SowaPlus.score` with its scale as numbers, and with enlarging and smoothing in one matrix."""
 
     def __init__(self, detector: SowaPlus, again: Again, *, heard: bool):
-        """heard: the trained head has a share in the map; its tokens are the last levels."""
+        """heard: those who judge by training have a share in score or map; the head's tokens are the last levels."""
         super().__init__()
-        self.trained, self.share = (detector.head, detector.head_map) if heard else (None, 0.0)
-        self.again, self.level_score, self.full = again, detector.level_score, len(detector.taps)
+        self.opinion = detector.opinion if heard else None
+        self.again, self.fractions, self.full = again, detector.fractions, len(detector.taps)
         self.spaces, self.floor, self.global_weight = detector.spaces, detector.floor, detector.global_weight
         self.seen, self.seen_share = detector.mapped, detector.network_map
         self.register_buffer("weights_V", torch.tensor(detector.level_weights))
@@ -92,7 +92,7 @@ class SowaPlusHead(Head):
     def prepared(self, reference: Reference) -> dict[str, Tensor]:
         scale, floor = reference["scale"], self.floor
         middle, spread = scale[-1]
-        # Without a scale the global term is left out, as in `SowaPlus._fused`.
+        # Without a scale the global term is left out, as in `fused`.
         slope = torch.where(middle > 0, self.global_weight / (spread + floor * middle).clamp(min=1e-30), 0.0)
         return reference | {
             "middle_V": scale[:-1, 0],
@@ -107,7 +107,7 @@ class SowaPlusHead(Head):
             residual(level, Subspace(ready[f"mean_{place}"], ready[f"basis_{place}"], torch.empty(0)))
             for place, level in enumerate(tokens.levels[: self.spaces])
         ]
-        scores_BV = torch.stack([self.level_score(level_BL) for level_BL in own], dim=1)
+        scores_BV = torch.stack([level_score(level_BL, self.fractions) for level_BL in own], dim=1)
         score_B = ((scores_BV - ready["middle_V"]) * ready["slope_V"]).sum(dim=1)
         if self.global_weight:
             distance_B = torch.linalg.vector_norm(tokens.cls[:, None] - ready["global"], dim=-1).amin(dim=1)
@@ -115,9 +115,11 @@ class SowaPlusHead(Head):
         seen, grid = [own[place] for place in self.seen], tokens.grids[0]
         scale_V2 = ready["map_scale"][[*range(self.full), *self.seen]]
         _, heat_Bhw = heat(own[: self.full], seen, scale_V2, grid, share=self.seen_share)
-        if self.trained is not None:
-            logits_Bhw = to_grid(self.trained(tokens.levels[self.spaces :]), grid)
-            heat_Bhw = heat_Bhw + self.share * LogitScale.standard(logits_Bhw, ready["logits"])
+        logits = [] if self.opinion is None else self.opinion.panel(tokens)
+        if "logits" in ready:
+            heat_Bhw = heat_Bhw + self.opinion.heat(logits, ready)
+        if "opinion" in ready:
+            score_B = score_B + self.opinion.said(self.opinion.panel.score(logits), ready)
         return score_B, apart(self.rows, self.columns, heat_Bhw)
 
 

@@ -82,6 +82,8 @@ def served(content: Content, trained: Mapping[str, Tensor]) -> dict[str, Any]:
     }
     if "head" in content.reference:  # of SOWA Plus: its layers are in the graph, its name in the file's options
         about["trained head"] = content.reference["head"].tolist()
+    if "judges" in content.reference:
+        about["judges beside the head"] = content.reference["judges"].tolist()
     if "network" in content.reference:
         about["network beside the backbone"] = content.reference["network"].tolist()
     return json.loads(json.dumps(about))  # as they come back from a file
