@@ -153,7 +153,7 @@ def draws_of(
             if pictures.others:
                 good[OTHER] = scores_of(reference, pictures.others)
             bad = scores_of(reference, pictures.bad)
-            found.append(Draw(k, seed, evidence, Known(detector.expected_spread, level), good, bad))
+            found.append(Draw(k, seed, evidence, Known(detector.spread_beside(reference), level), good, bad))
     return found
 
 

@@ -327,3 +327,14 @@ def test_the_script_that_trains_them(files, tmp_path, monkeypatch, capsys):
     assert written[0] == written[1] and "loss" in capsys.readouterr().out
     judges = read_judges(tmp_path / "one")
     assert judges.looks.keys() == {112, 56, 28} and judges.ends.keys() == {112, 56} and judges.beside.keys() == {224}
+
+
+def test_the_spread_to_expect_is_wider_as_far_as_they_are_trusted(files):
+    detector = build(files)
+    reference = detector.fit(Support(CATEGORY, normals(SIZE, 3)))
+    trust = float(reference["opinion"][1])
+    assert detector.spread_beside(reference) == pytest.approx(
+        (detector.expected_spread**2 + (1.05 * trust) ** 2) ** 0.5
+    )
+    silent = build(files, judges_weight=0)
+    assert silent.spread_beside(silent.fit(Support(CATEGORY, normals(SIZE, 3)))) == silent.expected_spread

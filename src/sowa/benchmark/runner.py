@@ -371,7 +371,7 @@ def _spent(seat: _Seat) -> dict[str, float]:
 def _support(seat: _Seat, cell: Cell) -> dict[str, Any]:
     """What the method says of its own shots: their scores when left out, and the spread to expect of normal ones."""
     scores = seat.run.references[cell].get("support_scores")
-    spread = seat.method.detector.expected_spread
+    spread = seat.method.detector.spread_beside(seat.run.references[cell])
     return {"scores": [] if scores is None else scores.double().flatten().tolist(), "expected_spread": spread}
 
 

@@ -58,6 +58,10 @@ class Detector(nn.Module, ABC):
             return self.backbone.encode_image(images_B3HW, self.taps)
         return self.backbone.encode_image(images_B3HW, self.taps, cls=False)
 
+    def spread_beside(self, reference: Reference) -> float | None:
+        """`expected_spread` of scores against this reference: its `support_spread`, if the method keeps one."""
+        return float(reference["support_spread"]) if "support_spread" in reference else self.expected_spread
+
     def learnt_elsewhere(self, k: int) -> bool:
         """Whether what judges with `k` shots was trained on auxiliary data, by the user or before it was shipped."""
         return self.trains == "auxiliary"

@@ -12,6 +12,9 @@ from sowa.types import Reference
 
 __all__ = ["Opinion"]
 
+SPREAD = 0.35
+"""Of good images' scores, in spreads of the training pictures': .10 to .43 on development products."""
+
 
 class Opinion(nn.Module):
     """A panel with its share in maps and scores.
@@ -44,6 +47,10 @@ class Opinion(nn.Module):
         if len(peaks_K) < count:
             return peaks_K.new_zeros(count)
         return self.said(peaks_K[-count:], reference)
+
+    def spread(self, reference: Mapping[str, Tensor]) -> float:
+        """To expect among good images of what it adds to a score."""
+        return SPREAD * self.weight * float(reference["opinion"][1])
 
     def said(self, score_B: Tensor, reference: Mapping[str, Tensor]) -> Tensor:
         """[B] in the score: how much worse images are than the shots, as far as the panel is trusted."""

@@ -10,6 +10,7 @@ place.
 B images, V levels, L tokens, D token width, K shots, R directions, H W pixels.
 """
 
+import math
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
@@ -181,11 +182,12 @@ class SowaPlus(SowaPlusTowers):
         """Of each level `mean_i` [D], `basis_i` [D, R], `variance_i` [R] and `tokens_i` (their number); `scale`
         [V + 1, 2] of the levels and the global term: mean and spread of left-out normal images; `map_scale` [V, 2] of
         single tokens; `global` [K, 2D]; `support_parts` [K, V + 1] of left-out images (the quarters of a single one,
-        4 rows), raw, and `support_scores` [K], fused; `support_level`, the heat of their most unusual
-        spots; where those who judge by training have a share in the map, `logits` [3], their scale on the shots
-        (`LogitScale`), and where they have one in the score, `peaks` [K], their scores of the shots, and `opinion` [2],
-        the mean of these and how far they are trusted. `head`, `judges`, `network`, `lighting` [8] each say which file
-        that was. Without shots only `head` and `judges`."""
+        4 rows), raw, and `support_scores` [K], fused; `support_level`, the heat of their most unusual spots.
+
+        Where those who judge by training have a share in the map, `logits` [3], their scale on the shots
+        (`LogitScale`), and where they have one in the score, `peaks` [K], their scores of the shots, `opinion` [2], the
+        mean of these and how far they are trusted, and `support_spread` [], which to expect of good images' scores.
+        `head`, `judges`, `network`, `lighting` [8] each say which file that was. Without shots only the first two."""
         if tokens is None or not len(tokens.cls):
             if self.opinion is not None:
                 return dict(self.opinion.files)
@@ -259,8 +261,11 @@ class SowaPlus(SowaPlusTowers):
         those who judge by training, of the newest images."""
         reference |= {"support_parts": parts_KV, "scale": spread_of(parts_KV)}
         scores = self._fused(parts_KV[:, :-1], parts_KV[:, -1], reference)
-        said = self.opinion.of_shots(len(parts_KV), reference) if "opinion" in reference else 0
-        reference["support_scores"] = scores + said
+        if "opinion" in reference:
+            scores = scores + self.opinion.of_shots(len(parts_KV), reference)
+            spread = math.hypot(self.expected_spread, self.opinion.spread(reference))
+            reference["support_spread"] = torch.tensor(spread)
+        reference["support_scores"] = scores
         heat_KL = self._heat(heats, reference)[1].flatten(1)
         if "logits" in reference:
             heat_KL = heat_KL + self.opinion.heat(logits, reference).flatten(1)

@@ -190,7 +190,7 @@ def _with_normals(content: Content, normals: tuple[Normal, ...], thumbnails: Ten
 
 def _known(detector: Detector, reference: Reference) -> Known:
     level = reference["support_level"].item() if "support_level" in reference else None
-    return Known(detector.expected_spread, level)
+    return Known(detector.spread_beside(reference), level)
 
 
 def _counted(items: Sequence[Given], what: str, progress: Progress) -> Iterator[Given]:
