@@ -189,6 +189,13 @@ def test_what_was_learnt_with_judges_keeps_to_them(files, shots, tmp_path):
                 detector(normals(SIZE, 1), reference)
 
 
+@pytest.mark.parametrize("head", ["none", "own"])
+def test_a_reference_of_words_is_refused_where_there_are_none(files, head):
+    detector = build(files, **({"head": "none", "judges": "none"} if head == "none" else {}))
+    with pytest.raises(ArtifactError, match="fit again"):
+        detector(normals(SIZE, 1), {"prototypes": torch.zeros(2, 8)})
+
+
 def test_judges_of_another_head_are_refused(files, tmp_path):
     other = tmp_path / "other.safetensors"
     write_head(other, trained_head(seed=1), taps=(1, 2), middle=0.0, slope=1.0, fraction=0.05, seed=1)

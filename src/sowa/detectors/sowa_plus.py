@@ -319,7 +319,7 @@ class SowaPlus(SowaPlusTowers):
         )
 
     def _score_without_shots(self, tokens: Tokens, reference: Reference, logits: list[Tensor]) -> Prediction:
-        if "prototypes" in reference:
+        if self.words is not None and "prototypes" in reference:
             score_B, map_Bhw = self.words.judge(tokens, reference["prototypes"])
             levels_BVhw = map_Bhw[:, None]
         else:
@@ -330,7 +330,8 @@ class SowaPlus(SowaPlusTowers):
     def _check_origins(self, reference: Reference) -> None:
         if "global" in reference:
             check_origin(reference, "network", None if self.network is None else self.network.id_8)
-        if "head" in reference or not ("global" in reference or "prototypes" in reference):
+        said = self.words is not None and "prototypes" in reference
+        if "head" in reference or not ("global" in reference or said):
             if self.opinion is None:
                 check_origin(reference, "head", torch.ones(1))
             else:
