@@ -97,12 +97,16 @@ def train(
 @torch.inference_mode()
 def scale(head: StateHead, levels: list[Tensor], labels_N: Tensor) -> tuple[float, float]:
     """(middle, slope) of image scores on the training images, see `parting`."""
-    batches = zip(*(level.split(ENCODED) for level in levels), strict=True)
-    return parting(torch.cat([top_mean(head(batch), FRACTION) for batch in batches]), labels_N)
+    return parting(top_mean(logits_of(head, levels), FRACTION), labels_N)
+
+
+def logits_of(head: StateHead, levels: list[Tensor]) -> Tensor:
+    """[N, L], a few pictures at a time."""
+    return torch.cat([head(batch) for batch in zip(*(level.split(ENCODED) for level in levels), strict=True)])
 
 
 def parting(scores_N: Tensor, labels_N: Tensor) -> tuple[float, float]:
-    """(where good and defective images part best on average, one over their spread around it, doubled)."""
+    """(where good and defective images part best on average, two over the spread of their scores)."""
     peaks_N, labels_N = scores_N.numpy(), labels_N.numpy()
     places = np.sort(peaks_N)
     places = (places[1:] + places[:-1]) / 2

@@ -19,7 +19,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent))  # the benchmarks are scripts, not a package
 
-from train_head import DRAW, ENCODED, IMAGE_SIZE, parting, train
+from train_head import DRAW, ENCODED, IMAGE_SIZE, logits_of, parting, train
 
 from sowa.backbones import build_backbone
 from sowa.data.dataset import ImageDataset
@@ -32,7 +32,6 @@ from sowa.detectors.plus_network import SHIPPED as NETWORKS
 from sowa.detectors.plus_network import Network, known_network
 from sowa.detectors.plus_panel import Judges, Panel, on_one_grid, write_judges
 from sowa.nn.maps import top_mean
-from sowa.nn.states import StateHead
 from sowa.training.sources import drawn_root
 
 LOOKS = (448, 224, 112)
@@ -108,11 +107,6 @@ def ends(
     return found
 
 
-def logits_of(module: StateHead, levels: list[Tensor]) -> Tensor:
-    batches = zip(*(level.split(ENCODED) for level in levels), strict=True)
-    return torch.cat([module(batch) for batch in batches])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path(str(HOME)) / "compact_judges.safetensors")
@@ -125,8 +119,7 @@ def main() -> None:
         raise SystemExit("the package has no head or no second tower for compact")
     looks, tokens, shares_NL, labels_N = seen(head, network)
     began, sizes = time.monotonic(), list(tokens)
-    with torch.inference_mode(False):
-        module = train(tokens[sizes[0]], shares_NL, seed=given.seed, defective=DEFECTIVE, random=RANDOM)
+    module = train(tokens[sizes[0]], shares_NL, seed=given.seed, defective=DEFECTIVE, random=RANDOM)
     for value in module.parameters():  # as it will be read
         value.data = value.data.half().float()
     with torch.inference_mode():

@@ -237,6 +237,7 @@ CHANGES = {
     "format": {"format": "sowa.network"},
     "places": {"places": []},
     "negative": {"places": [-1]},
+    "beyond": {"places": [1, 3]},
     "spread": {"looks": {"112": [0, 0]}},
     "short": {"ends": {"112": [0, 1]}},
     "none": {"beside": {}},

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sowa.errors import ArtifactError
 
-__all__ = ["HOME", "Stored", "image_weights", "released", "stored", "write_tensors"]
+__all__ = ["HOME", "Stored", "id_of", "image_weights", "released", "stored", "write_tensors"]
 
 HOME = resources.files("sowa") / "detectors" / "heads"
 
@@ -46,11 +46,16 @@ def stored(path: Path, *, sha256: str | None, format_: str, most: int, foreign: 
             raise ValueError("another format")
         if not all(bool(value.isfinite().all()) for value in tensors.values()):
             raise ValueError("not finite")
-        yield Stored(tensors, about, torch.tensor(list(bytes.fromhex(found)[:8]), dtype=torch.uint8))
+        yield Stored(tensors, about, id_of(found))
     except OSError as error:
         raise ArtifactError(f"'{path}' cannot be read: {error.strerror or error}") from None
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, AttributeError):
         raise ArtifactError(f"'{path}' {damaged}") from None
+
+
+def id_of(sha256: str) -> Tensor:
+    """[8] uint8, the beginning of a file's hash; ValueError if it is none."""
+    return torch.tensor(list(bytes.fromhex(sha256)[:8]), dtype=torch.uint8)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """The trained part of SOWA Plus: a small file of the package for each backbone it was trained on."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,17 @@ from sowa.errors import ConfigError
 from sowa.nn.maps import top_mean
 from sowa.nn.states import StateHead
 
-__all__ = ["SHIPPED", "LogitScale", "TrainedHead", "known_head", "read_head", "shipped_head", "write_head"]
+__all__ = [
+    "SHIPPED",
+    "LogitScale",
+    "TrainedHead",
+    "halved",
+    "known_head",
+    "module_of",
+    "read_head",
+    "shipped_head",
+    "write_head",
+]
 
 FORMAT = "sowa.state_head"
 MOST_BYTES = 12_000_000
@@ -113,13 +123,9 @@ def read_head(path: Path, *, sha256: str | None = None) -> TrainedHead:
 
 
 def _head(found: Stored) -> TrainedHead:
-    about, tensors = found.about, {name: value.float() for name, value in found.tensors.items()}
-    taps, hidden = tuple(int(tap) for tap in about["taps"]), len(tensors["outer.weight"][0])
-    width = tensors["inner.weight"].shape[1] // (2 * len(taps))
-    module = StateHead(width=width, levels=len(taps), hidden=hidden)
-    module.load_state_dict(tensors)
+    about, taps = found.about, tuple(int(tap) for tap in found.about["taps"])
     return TrainedHead(
-        module=module.requires_grad_(False).eval(),
+        module=module_of(found.tensors, levels=len(taps)),
         taps=taps,
         middle=float(about["middle"]),
         slope=float(about["slope"]),
@@ -129,11 +135,23 @@ def _head(found: Stored) -> TrainedHead:
     )
 
 
+def module_of(tensors: Mapping[str, Tensor], *, levels: int) -> StateHead:
+    """The head of a file's tensors, in float32, for judging alone."""
+    width, hidden = tensors["inner.weight"].shape[1] // (2 * levels), len(tensors["outer.weight"][0])
+    module = StateHead(width=width, levels=levels, hidden=hidden)
+    module.load_state_dict({name: value.float() for name, value in tensors.items()})
+    return module.requires_grad_(False).eval()
+
+
+def halved(module: StateHead) -> dict[str, Tensor]:
+    """A head's tensors as its file holds them, in half precision."""
+    return {name: value.detach().half().contiguous() for name, value in module.state_dict().items()}
+
+
 def write_head(
     path: Path, module: StateHead, *, taps: Sequence[int], middle: float, slope: float, fraction: float, **about: Any
 ) -> str:
     """The head as a file in half precision, whole or not at all; returns its SHA-256. The same head gives the same
     bytes."""
     facts = {"format": FORMAT, "taps": list(taps), "middle": middle, "slope": slope, "fraction": fraction, **about}
-    tensors = {name: value.detach().half().contiguous() for name, value in module.state_dict().items()}
-    return write_tensors(path, tensors, facts)
+    return write_tensors(path, halved(module), facts)

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from sowa.backbones.base import Backbone
 from sowa.backbones.pyramid import PyramidTokens
-from sowa.detectors.plus_files import Stored, released, stored, write_tensors
-from sowa.detectors.plus_head import TrainedHead
+from sowa.backbones.stages import STAGES
+from sowa.detectors.plus_files import Stored, id_of, released, stored, write_tensors
+from sowa.detectors.plus_head import TrainedHead, halved, module_of
 from sowa.detectors.plus_network import Network
 from sowa.errors import ConfigError
 from sowa.nn.maps import enlarge, to_grid, top_mean
@@ -50,7 +51,7 @@ class Judges:
     """The same of `module`, by the size at which the network looks."""
     ends: dict[int, tuple[float, float, float, float]]
     """Full image size -> `middle`, `slope`, `good`, `bad` of the common score of the training pictures: where good and
-    defective ones part, one over their spread around it, the mean of the good and of the defective ones."""
+    defective ones part, two over their spread, the mean of the good and of the defective ones."""
     head_8: Tensor
     network_8: Tensor
     """[8] uint8: the hashes of the head and of the network that they were measured with begin so."""
@@ -202,21 +203,17 @@ def read_judges(path: Path, *, sha256: str | None = None) -> Judges:
 
 
 def _judges(found: Stored) -> Judges:
-    about, tensors = found.about, {name: value.float() for name, value in found.tensors.items()}
-    hidden, width = len(tensors["outer.weight"][0]), tensors["inner.weight"].shape[1] // 2
-    module = StateHead(width=width, levels=1, hidden=hidden)
-    module.load_state_dict(tensors)
-    places = tuple(int(place) for place in about["places"])
-    if not places or min(places) < 0:
+    about, places = found.about, tuple(int(place) for place in found.about["places"])
+    if not places or not 0 <= min(places) <= max(places) < len(STAGES):
         raise ValueError("no levels of a network")
     return Judges(
-        module=module.requires_grad_(False).eval(),
+        module=module_of(found.tensors, levels=1),
         places=places,
         looks=_scales(about["looks"], 2),
         beside=_scales(about["beside"], 2),
         ends=_scales(about["ends"], 4),
-        head_8=_id(about["head"]),
-        network_8=_id(about["network"]),
+        head_8=id_of(about["head"]),
+        network_8=id_of(about["network"]),
         id_8=found.id_8,
         about=about,
     )
@@ -226,8 +223,7 @@ def write_judges(path: Path, module: StateHead, **about: Any) -> str:
     """Judges as a file in half precision, whole or not at all; returns its SHA-256. The same ones give the same bytes.
 
     about: `places`, `looks`, `beside` and `ends` as in `Judges`; `head` and `network`, the SHA-256 of their files."""
-    tensors = {name: value.detach().half().contiguous() for name, value in module.state_dict().items()}
-    return write_tensors(path, tensors, {"format": FORMAT, **about})
+    return write_tensors(path, halved(module), {"format": FORMAT, **about})
 
 
 def _scales(values: Mapping[str, Sequence[float]], count: int) -> dict[int, Any]:
@@ -235,10 +231,6 @@ def _scales(values: Mapping[str, Sequence[float]], count: int) -> dict[int, Any]
     if not found or any(len(row) != count or size < 1 or not row[1] > 0 for size, row in found.items()):
         raise ValueError("no scales")
     return found
-
-
-def _id(sha256: str) -> Tensor:
-    return torch.tensor(list(bytes.fromhex(sha256)[:8]), dtype=torch.uint8)
 
 
 def _nearest(scales: Mapping[int, Any], size: int) -> Any:
